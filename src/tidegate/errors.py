@@ -1,0 +1,184 @@
+"""Every exception that Tidegate raises on purpose, as one tree.
+
+    TidegateError
+    ├── RequestError                 the caller's fault; nothing was changed (exit status 2)
+    │   ├── ManifestError            tidegate.yaml is wrong: all problems at once, each with its path
+    │   ├── ArtifactError            the package cannot be accepted
+    │   ├── BuildError               the build command failed
+    │   ├── NotFoundError            no such app, environment, release or rollout
+    │   └── RefusedError             understood, and refused: with the reason
+    ├── MachineError                 this machine's fault: disk, ports, programs (exit status 1)
+    │   ├── StorageError             disk full, not writable, not readable
+    │   ├── PortTakenError           somebody else listens there
+    │   └── MissingProgramError      a program that is needed is not there
+    ├── UnreachableError             the control plane does not answer (exit status 1)
+    ├── AdapterError                 a runtime or router did not do what was asked; tried again by the loop
+    │   ├── RuntimeAdapterError
+    │   └── RouterError
+    │       └── StaleRouteError      a newer route is in force; the command was too late
+    └── StoreError                   the state store refused
+        ├── LeaseHeldError           another control plane owns the store
+        ├── FencedError              our lease is over: stop at once
+        ├── ConflictError            somebody committed first: load again
+        └── NewerStateError          written by a newer Tidegate than this one
+
+A class's docstring is its default message. The type says whose fault it is: `exit_status` and
+`http_status` follow from it, so that no caller decides them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class TidegateError(Exception):
+    """Tidegate could not do that."""
+
+    exit_status: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        """`message` says what happened, `hint` what to do about it."""
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.hint = hint
+        super().__init__(self.message if hint is None else f"{self.message} {hint}")
+
+    @property
+    def kind(self) -> str:
+        """Stable name of the error for machines, e.g. `refused`."""
+        name = type(self).__name__.removesuffix("Error")
+        return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+class RequestError(TidegateError):
+    """The request was wrong; nothing was changed."""
+
+    exit_status = 2
+    http_status = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a manifest: where it is, what is wrong, what would be right."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ManifestError(RequestError):
+    """tidegate.yaml is not valid."""
+
+    http_status = 422
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        """`problems`: all of them, in the order of the file."""
+        self.problems = problems
+        count = len(problems)
+        heading = f"tidegate.yaml has {count} mistake{'s' if count != 1 else ''}:"
+        super().__init__("\n".join([heading, *(f"  {problem}" for problem in problems)]))
+
+
+class ArtifactError(RequestError):
+    """The package was refused."""
+
+    http_status = 422
+
+
+class BuildError(RequestError):
+    """The build command failed."""
+
+    exit_status = 1
+    http_status = 422
+
+
+class NotFoundError(RequestError):
+    """There is no such thing."""
+
+    http_status = 404
+
+
+class RefusedError(RequestError):
+    """The request was refused; nothing was changed."""
+
+    http_status = 409
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        """`reason`: value of a `core.model.Refusal`, for machines."""
+        self.reason = reason
+        super().__init__(message, hint=hint)
+
+
+class MachineError(TidegateError):
+    """This machine cannot do that now."""
+
+    http_status = 503
+
+
+class StorageError(MachineError):
+    """The data folder cannot be read or written."""
+
+    http_status = 507
+
+
+class PortTakenError(MachineError):
+    """Another program listens on that port."""
+
+
+class MissingProgramError(MachineError):
+    """A program that is needed is not installed."""
+
+
+class UnreachableError(TidegateError):
+    """The control plane does not answer: start it with `tide up`."""
+
+    http_status = 503
+
+
+class AdapterError(TidegateError):
+    """A runtime or router did not do what was asked."""
+
+    http_status = 502
+
+
+class RuntimeAdapterError(AdapterError):
+    """The runtime did not do what was asked."""
+
+
+class RouterError(AdapterError):
+    """HAProxy did not do what was asked."""
+
+
+class StaleRouteError(RouterError):
+    """A newer route is in force; this command came too late and changed nothing."""
+
+
+class StoreError(TidegateError):
+    """The state store refused."""
+
+    http_status = 503
+
+
+class LeaseHeldError(StoreError):
+    """Another control plane uses this data folder."""
+
+    http_status = 409
+
+
+class FencedError(StoreError):
+    """The lease on the state is over: another control plane has taken over, this one must stop."""
+
+
+class ConflictError(StoreError):
+    """The state changed in the meantime; load it again."""
+
+    http_status = 409
+
+
+class NewerStateError(StoreError):
+    """The state was written by a newer Tidegate; upgrade this one. Nothing was touched."""

@@ -1,0 +1,173 @@
+"""What the engine asks of the outside world: small, declarative protocols.
+
+Each has a fake and a conformance suite in `tidegate.testing`; each real adapter passes the same suite.
+Adapters never decide, never retry, and keep no rollout's state: they are asked again by the loop.
+All calls are synchronous, bounded in time, and safe to repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tidegate.core import model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One result of an adapter's self-check, for `tide doctor`."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of output of an instance."""
+
+    group_id: str
+    index: int
+    text: str
+
+
+class Runtime(Protocol):
+    """Runs groups of instances. Labels what it makes, so that `observe` rebuilds the world from nothing."""
+
+    def apply(self, group: model.InstanceGroup, *, key: str) -> None:
+        """Start what is missing of the group; returns before instances are ready.
+
+        Never starts an instance twice. Raises RuntimeAdapterError, MachineError.
+        """
+
+    def observe(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
+        """All groups of the environment, stopping ones included. Raises RuntimeAdapterError if it cannot look."""
+
+    def remove(self, group_id: str, *, key: str) -> None:
+        """Begin to stop the group; returns at once. `observe` shows it until the last instance is gone."""
+
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[LogLine]:
+        """Last `tail` lines of each instance, oldest first; with `follow`, goes on."""
+
+    def check(self) -> tuple[Finding, ...]:
+        """What on this machine would keep it from working."""
+
+
+class Router(Protocol):
+    """Sends requests to instances."""
+
+    def apply(self, table: model.RouteTable, *, key: str) -> None:
+        """Bring running router and boot files closer to the table; the loop calls again until they agree.
+
+        The route is changed atomically for all services. Raises StaleRouteError if a larger fence is in
+        force, RouterError if the router does not answer.
+        """
+
+    def observe(self, environment: model.EnvironmentKey) -> model.RouteState:
+        """What is really held, read back. Raises RouterError if it cannot look."""
+
+    def check(self) -> tuple[Finding, ...]:
+        """What on this machine would keep it from working."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow, suspended time included (CLOCK_BOOTTIME)."""
+
+    def now(self) -> float:
+        """Unix seconds, for display only."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to write: `epoch` grows with each change of holder."""
+
+    holder: str
+    epoch: int
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versioned:
+    """A state and the version to hand back with the next commit."""
+
+    version: int
+    state: model.EnvironmentState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """An event of the append-only history."""
+
+    sequence: int
+    at: float
+    key: model.EnvironmentKey
+    event: model.Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRecord:
+    """A rollout of the history."""
+
+    key: model.EnvironmentKey
+    rollout: model.Rollout
+    started_at: float
+    ended_at: float | None
+
+
+class Store(Protocol):
+    """Durable state. One writer, named by its lease; every commit is compare-and-set and fenced."""
+
+    def acquire(self, holder: str, *, ttl_s: float) -> Lease:
+        """Take the lease, with a new epoch. Raises LeaseHeldError while another holder's has not expired."""
+
+    def renew(self, lease: Lease) -> None:
+        """Extend the lease. Raises FencedError if it is no longer ours."""
+
+    def release_lease(self, lease: Lease) -> None:
+        """Give the lease back; no error if it is lost already."""
+
+    def environments(self) -> tuple[model.EnvironmentKey, ...]:
+        """All that have a state, sorted."""
+
+    def load(self, key: model.EnvironmentKey) -> Versioned:
+        """The state; version 0 and an empty state if there is none. Raises NewerStateError."""
+
+    def commit(
+        self, lease: Lease, versioned: Versioned, state: model.EnvironmentState, events: tuple[model.Event, ...], *, at: float
+    ) -> Versioned:
+        """Replace `versioned` by `state` and append the events, in one transaction.
+
+        The state's `rollout` and `last` are written to the history too. Raises FencedError, ConflictError,
+        StorageError; then nothing was written.
+        """
+
+    def add_release(self, lease: Lease, release: model.Release) -> model.Release:
+        """Store under the next number, or return the release that has the same digest and environments."""
+
+    def releases(self, app: str, *, limit: int = 50) -> tuple[model.Release, ...]:
+        """Newest first."""
+
+    def release(self, app: str, number: int) -> model.Release | None:
+        """One release."""
+
+    def history(self, key: model.EnvironmentKey, *, limit: int = 50) -> tuple[RolloutRecord, ...]:
+        """Newest first."""
+
+    def rollout_by_request_key(self, key: model.EnvironmentKey, request_key: str) -> RolloutRecord | None:
+        """The rollout that was asked for under this idempotency key."""
+
+    def events(self, key: model.EnvironmentKey, *, after: int = 0, limit: int = 500) -> tuple[EventRecord, ...]:
+        """Oldest first, with a sequence above `after`."""
+
+    def reserve_link_ports(
+        self, lease: Lease, key: model.EnvironmentKey, services: tuple[str, ...], available: tuple[int, ...]
+    ) -> tuple[model.Link, ...]:
+        """A port per service and slot, the same at every call. Raises RefusedError when none is left."""
