@@ -43,7 +43,10 @@ class Runtime(Protocol):
         """
 
     def observe(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
-        """All groups of the environment, stopping ones included. Raises RuntimeAdapterError if it cannot look."""
+        """All groups of the environment, stopping ones included.
+
+        Raises RuntimeAdapterError if it cannot look: never an empty answer instead.
+        """
 
     def remove(self, group_id: str, *, key: str) -> None:
         """Begin to stop the group; returns at once. `observe` shows it until the last instance is gone."""
@@ -141,7 +144,13 @@ class Store(Protocol):
         """The state; version 0 and an empty state if there is none. Raises NewerStateError."""
 
     def commit(
-        self, lease: Lease, versioned: Versioned, state: model.EnvironmentState, events: tuple[model.Event, ...], *, at: float
+        self,
+        lease: Lease,
+        versioned: Versioned,
+        state: model.EnvironmentState,
+        events: tuple[model.Event, ...],
+        *,
+        at: float,
     ) -> Versioned:
         """Replace `versioned` by `state` and append the events, in one transaction.
 
@@ -164,7 +173,9 @@ class Store(Protocol):
     def rollout_by_request_key(self, key: model.EnvironmentKey, request_key: str) -> RolloutRecord | None:
         """The rollout that was asked for under this idempotency key."""
 
-    def events(self, key: model.EnvironmentKey, *, after: int = 0, limit: int = 500) -> tuple[EventRecord, ...]:
+    def events(
+        self, key: model.EnvironmentKey, *, after: int = 0, limit: int = 500
+    ) -> tuple[EventRecord, ...]:
         """Oldest first, with a sequence above `after`."""
 
     def reserve_link_ports(

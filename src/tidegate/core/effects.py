@@ -55,7 +55,11 @@ class ApplyRoutes:
         route = self.table.route
         if route.stable is None and route.canary is None:
             return f"route nothing for {self.table.key}"
-        share = f"{route.exposure_bps / 100:g} % of users to slot {route.canary}" if route.canary is not None else "all"
+        share = (
+            f"{route.exposure_bps / 100:g} % of users to slot {route.canary}"
+            if route.canary is not None
+            else "all"
+        )
         servers = sum(len(backend.servers) for backend in self.table.backends)
         return f"route {self.table.key}: stable slot {route.stable}, {share}, {servers} servers"
 

@@ -112,6 +112,8 @@ class Stage:
 
 
 class StrategyKind(enum.StrEnum):
+    """Names of the strategies."""
+
     SWITCH = "switch"
     CANARY = "canary"
 
@@ -218,8 +220,8 @@ class Placement:
     """Observed seconds since no new request is routed to it."""
     live_s: float = 0.0
     """Observed seconds since it became live, counted up to `keep_warm_s`."""
-    crashes_at_success: int = 0
-    """Crashes counted when it became live: older ones are not held against it."""
+    crash_baseline: int = 0
+    """Crashes counted when it was taken over or became live: older ones are not held against it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +259,8 @@ class Phase(enum.StrEnum):
 
 
 class RolloutKind(enum.StrEnum):
+    """Forward, or back."""
+
     DEPLOY = "deploy"
     ROLLBACK = "rollback"
 
@@ -319,6 +323,8 @@ class RolloutRequest:
     why: str = ""
     key: str = ""
     """Idempotency key: the same key is the same rollout."""
+    automatic: bool = False
+    """Asked for by Tidegate itself."""
     at: float = 0.0
     """Unix seconds, for display only."""
 
@@ -345,7 +351,6 @@ class Rollout:
     paused: bool = False
     reason: Reason = Reason.REQUESTED
     detail: str = ""
-    abort_fence: int = 0
     exposure_reached_bps: int = 0
 
     @property
@@ -393,7 +398,9 @@ class EnvironmentState:
 
     def with_placement(self, placement: Placement) -> Self:
         """The state with the placement of that id replaced."""
-        return replace(self, placements=tuple(placement if p.id == placement.id else p for p in self.placements))
+        return replace(
+            self, placements=tuple(placement if p.id == placement.id else p for p in self.placements)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,6 +493,8 @@ class RouteTable:
 
 
 class InstanceState(enum.StrEnum):
+    """Where an instance stands, as the runtime proves it."""
+
     STARTING = "starting"
     RUNNING = "running"
     BACKOFF = "backoff"

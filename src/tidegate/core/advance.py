@@ -1,0 +1,459 @@
+"""Policy: from a committed state and one look at the world to the next state. Pure.
+
+    advance(state, observed, dt_s) -> Outcome(state, events)
+
+The rules (reliability.md 2.3), each with a mutant in tests/simulation that must be caught:
+
+- Forward and destructive steps wait until their precondition was *observed*; going home waits for nothing.
+- `None` in the observation is not empty: what could not be looked at gives no decision.
+- Observations that go back in time are dropped, by the revision last seen.
+- Time is observed time: hold times grow only in ticks that saw a healthy step, deadlines only while not
+  paused, neither by more than `TICK_MAX_S` a tick: clock jumps and downtime of the control plane add nothing.
+- An abort raises the fence even if the route looks right: a late command must not come in behind it.
+- No forward gate depends on the health of the stable release; a dead one lets the fix go out at once.
+- A rollout's target is a placement id in the state, never a role name.
+- A group whose placement id the state has never given out means that the state is older than the world:
+  halt, touch nothing, call a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tidegate.core import lifecycle, model, placements, routing
+from tidegate.core.lifecycle import Trigger
+from tidegate.core.model import (
+    FULL_EXPOSURE,
+    EnvironmentState,
+    Event,
+    Observation,
+    Phase,
+    Placement,
+    Reason,
+    Role,
+    Rollout,
+    RolloutRequest,
+)
+
+#: Longest time that one tick may add to any counter.
+TICK_MAX_S: Final = 1.0
+#: Crashes of one instance of the incoming release, since it was created, that abort a rollout.
+CRASH_LIMIT: Final = 3
+#: How long all instances of an incoming service may be unready before the rollout is aborted.
+UNREADY_LIMIT_S: Final = 3.0
+#: How long a service of the stable release must have had no ready instance before the fix may go to all.
+STABLE_DOWN_LIMIT_S: Final = 3.0
+#: How long an exposure or a finish may take to be seen in force.
+STUCK_LIMIT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The next state and what the history shall say of the way there."""
+
+    state: EnvironmentState
+    events: tuple[Event, ...] = ()
+
+    def then(self, step: Callable[[EnvironmentState], Outcome]) -> Outcome:
+        """This outcome followed by one more step."""
+        following = step(self.state)
+        return Outcome(state=following.state, events=self.events + following.events)
+
+
+def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
+    """One tick. `dt_s`: monotonic seconds since the last one."""
+    observed = _fresh(state, observed)
+    unknown = _placement_from_the_future(state, observed)
+    if state.halted or unknown:
+        return _halted(state, unknown)
+    dt_s = min(max(dt_s, 0.0), TICK_MAX_S)
+    return (
+        Outcome(state=_with_revisions(state, observed))
+        .then(lambda s: Outcome(state=placements.with_endpoints(s, observed)))
+        .then(lambda s: _correct_route(s, observed))
+        .then(lambda s: _advance_rollout(s, observed, dt_s))
+        .then(lambda s: _advance_placements(s, observed, dt_s))
+        .then(_start_pending)
+        .then(lambda s: _roll_back_crash_loop(s, observed))
+    )
+
+
+# --- looking ---------------------------------------------------------------------------------------
+
+
+def _fresh(state: EnvironmentState, observed: Observation) -> Observation:
+    """Without what goes back in time."""
+    if observed.groups is not None and observed.runtime_revision < state.seen_runtime:
+        observed = replace(observed, groups=None)
+    if observed.routes is not None and observed.routes.revision < state.seen_router:
+        observed = replace(observed, routes=None)
+    return observed
+
+
+def _with_revisions(state: EnvironmentState, observed: Observation) -> EnvironmentState:
+    return replace(
+        state,
+        seen_runtime=state.seen_runtime if observed.groups is None else observed.runtime_revision,
+        seen_router=state.seen_router if observed.routes is None else observed.routes.revision,
+    )
+
+
+def _placement_from_the_future(state: EnvironmentState, observed: Observation) -> int | None:
+    known = [group.placement for group in observed.groups or ()]
+    return next((placement for placement in sorted(known) if placement >= state.next_id), None)
+
+
+def _halted(state: EnvironmentState, unknown: int | None) -> Outcome:
+    if state.halted:
+        return Outcome(state=state)
+    why = f"instances of placement {unknown} run, unknown to this state; was a backup restored?"
+    return Outcome(
+        state=replace(state, halted=why), events=(Event(reason=Reason.WENT_BACK_IN_TIME, detail=why),)
+    )
+
+
+def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
+    """Somebody else changed the route in the running router: go above its fence, so that ours is taken again."""
+    routes = observed.routes
+    held = routes.route if routes else None
+    if held is None or held == state.route or held.fence < state.route.fence:
+        return Outcome(state=state)
+    fenced = replace(state.route, fence=held.fence)
+    event = Event(
+        reason=Reason.CORRECTED,
+        rollout=state.rollout.id if state.rollout else None,
+        detail=f"the router held {_described(held)}; put back to {_described(state.route)}",
+    )
+    return Outcome(state=routing.moved(replace(state, route=fenced)), events=(event,))
+
+
+def _described(route: model.Route) -> str:
+    return f"slot {route.stable}, canary {route.canary} at {route.exposure_bps / 100:g} %"
+
+
+# --- the rollout -----------------------------------------------------------------------------------
+
+
+def begin(state: EnvironmentState, request: RolloutRequest) -> Outcome:
+    """Open a rollout; it waits for a slot in its first tick."""
+    live = state.live
+    rollout = Rollout(
+        id=state.next_id,
+        request=request,
+        phase=Phase.QUEUED,
+        previous_release=live.release if live else None,
+    )
+    opened = replace(state, next_id=state.next_id + 1, rollout=rollout)
+    return Outcome(state=opened, events=(_event(rollout, request.why or request.kind.value),))
+
+
+def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
+    rollout = state.rollout
+    if rollout is None:
+        return Outcome(state=state)
+    if rollout.paused and rollout.phase is not Phase.ABORTING:
+        return _abort_if_unfit(state, rollout, observed, dt_s)
+    rollout = replace(rollout, phase_s=rollout.phase_s + dt_s)
+    state = replace(state, rollout=rollout)
+    if rollout.phase is Phase.ABORTING:
+        return _go_home(state, rollout, observed)
+    if rollout.phase is Phase.QUEUED:
+        return _place(state, rollout, observed)
+    unfit = _abort_if_unfit(state, rollout, observed, dt_s)
+    current = unfit.state.rollout
+    if current is None or current.phase is Phase.ABORTING:
+        return unfit
+    steps = {
+        Phase.STARTING: _starting,
+        Phase.SHIFTING: _shifting,
+        Phase.HOLDING: _holding,
+        Phase.FINISHING: _finishing,
+    }
+    return unfit.then(lambda s: steps[current.phase](s, current, observed, dt_s))
+
+
+def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> Outcome:
+    """Take over a warm placement, or make one in a free slot, or make room."""
+    warm = placements.warm(state, rollout.request)
+    if warm is not None:
+        placed = lifecycle.fire(replace(rollout, placement=warm.id, created_placement=False), Trigger.PLACED)
+        baseline = placements.crashes(warm, observed.groups or ())
+        woken = replace(warm, role=Role.INCOMING, idle_s=0.0, crash_baseline=baseline)
+        return Outcome(state=replace(state.with_placement(woken), rollout=placed))
+    slot = placements.free_slot(state)
+    if slot is None:
+        return _make_room(state, rollout)
+    request = rollout.request
+    placement = Placement(
+        id=state.next_id,
+        release=request.release,
+        digest=request.digest,
+        slot=slot,
+        role=Role.INCOMING,
+        spec=request.spec,
+        links=tuple(link for link in request.links if link.slot == slot),
+    )
+    placed = lifecycle.fire(replace(rollout, placement=placement.id, created_placement=True), Trigger.PLACED)
+    return Outcome(
+        state=replace(
+            state, next_id=state.next_id + 1, rollout=placed, placements=(*state.placements, placement)
+        )
+    )
+
+
+def _make_room(state: EnvironmentState, rollout: Rollout) -> Outcome:
+    if state.in_role(Role.RETIRING):
+        return Outcome(state=state)
+    oldest = min(state.in_role(Role.STANDBY), key=lambda placement: placement.id, default=None)
+    if oldest is None:
+        return Outcome(state=state)
+    retired = state.with_placement(replace(oldest, role=Role.RETIRING))
+    event = Event(reason=Reason.EVICTED, release=oldest.release, rollout=rollout.id)
+    return Outcome(state=retired, events=(event,))
+
+
+def _starting(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
+    incoming = state.incoming
+    if incoming is None or observed.groups is None or observed.routes is None:
+        return Outcome(state=state)
+    if not placements.ready_to_serve(incoming, observed):
+        return Outcome(state=state)
+    return go_to_stage(state, rollout, 0, Reason.READY, "all instances are ready")
+
+
+def go_to_stage(
+    state: EnvironmentState, rollout: Rollout, stage: int, reason: Reason, detail: str
+) -> Outcome:
+    """Commit the exposure of a stage; it is then brought into the router and waited for."""
+    trigger = Trigger.READY if rollout.phase is Phase.STARTING else Trigger.NEXT_STAGE
+    shifting = lifecycle.fire(
+        replace(rollout, stage=stage, reason=reason, detail=detail, paused=False), trigger
+    )
+    incoming = state.placement(rollout.placement)
+    if incoming is None:
+        raise ValueError(f"rollout {rollout.id} has no placement to expose")
+    exposure_bps = shifting.current_stage.exposure_bps
+    live = state.live
+    shifted = routing.moved(
+        replace(state, rollout=shifting),
+        stable=live.slot if live else None,
+        canary=incoming.slot,
+        exposure_bps=exposure_bps,
+        salt=rollout.request.salt,
+        preview=rollout.request.preview,
+    )
+    return Outcome(state=shifted, events=(_event(shifting, detail, exposure_bps),))
+
+
+def _shifting(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
+    if observed.routes is None or not routing.in_force(state.route, observed.routes):
+        return Outcome(state=state)
+    reached = replace(rollout, exposure_reached_bps=state.route.exposure_bps)
+    full = state.route.exposure_bps == FULL_EXPOSURE
+    exposed = lifecycle.fire(reached, Trigger.FULLY_EXPOSED if full else Trigger.EXPOSED)
+    return Outcome(state=replace(state, rollout=exposed))
+
+
+def _holding(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Outcome:
+    """Hold time grows only in ticks that saw the exposure in force and the incoming release serving."""
+    incoming = state.incoming
+    if incoming is None or observed.groups is None or observed.routes is None:
+        return Outcome(state=state)
+    in_force = routing.in_force(state.route, observed.routes)
+    if not in_force or not placements.ready_to_serve(incoming, observed):
+        return Outcome(state=state)
+    held = replace(rollout, held_s=rollout.held_s + dt_s)
+    hold_s = held.current_stage.hold_s
+    if hold_s is None or held.held_s < hold_s:
+        return Outcome(state=replace(state, rollout=held))
+    return go_to_stage(state, held, held.stage + 1, Reason.HELD, f"held for {held.held_s:.0f} s")
+
+
+def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
+    """Everybody is exposed; when the workers run too, the release is live and the old one keeps warm."""
+    incoming = state.incoming
+    if incoming is None or observed.groups is None or observed.routes is None:
+        return Outcome(state=state)
+    if not routing.in_force(state.route, observed.routes) or not placements.all_ready(
+        incoming, observed.groups
+    ):
+        return Outcome(state=state)
+    succeeded = lifecycle.fire(replace(rollout, reason=Reason.COMPLETE, detail=""), Trigger.FINISHED)
+    live = replace(
+        incoming,
+        role=Role.LIVE,
+        idle_s=0.0,
+        live_s=0.0,
+        crash_baseline=placements.crashes(incoming, observed.groups),
+    )
+    old = tuple(
+        replace(p, role=Role.STANDBY, idle_s=0.0) if p.role is Role.LIVE else p for p in state.placements
+    )
+    settled = replace(state, placements=old, rollout=None, last=succeeded).with_placement(live)
+    settled = routing.moved(settled, stable=live.slot, canary=None, exposure_bps=0, preview="")
+    return Outcome(state=settled, events=(_event(succeeded, f"r{live.release} is live", FULL_EXPOSURE),))
+
+
+# --- going home ------------------------------------------------------------------------------------
+
+
+def abort(state: EnvironmentState, rollout: Rollout, reason: Reason, detail: str) -> Outcome:
+    """Commit the way home, whatever the world looks like."""
+    aborting = lifecycle.fire(replace(rollout, reason=reason, detail=detail, paused=False), Trigger.ABORT)
+    live = state.live
+    home = routing.moved(state, stable=live.slot if live else None, canary=None, exposure_bps=0, preview="")
+    return Outcome(state=replace(home, rollout=aborting), events=(_event(aborting, detail, 0),))
+
+
+def _go_home(state: EnvironmentState, rollout: Rollout, observed: Observation) -> Outcome:
+    if observed.routes is None or not routing.in_force(state.route, observed.routes):
+        return Outcome(state=state)
+    aborted = lifecycle.fire(rollout, Trigger.BACK_HOME)
+    ended = replace(state, rollout=None, last=aborted)
+    incoming = state.placement(rollout.placement)
+    if incoming is not None:
+        keep = not rollout.created_placement and rollout.reason in (Reason.USER_ABORT, Reason.SUPERSEDED)
+        ended = ended.with_placement(
+            replace(incoming, role=Role.STANDBY if keep else Role.RETIRING, idle_s=0.0)
+        )
+    return Outcome(state=ended, events=(_event(aborted, rollout.detail, 0),))
+
+
+def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Outcome:
+    """Crash loops, instances that are not or no longer ready, and steps that do not come through."""
+    incoming = state.placement(rollout.placement)
+    if incoming is None:
+        return Outcome(state=state)
+    if observed.groups is not None:
+        crash = placements.crash_loop(incoming, observed.groups, limit=CRASH_LIMIT, recent_only=False)
+        if crash:
+            return abort(state, rollout, Reason.CRASH_LOOP, crash)
+    if not rollout.paused:
+        late = _overdue(state, rollout, incoming, observed)
+        if late is not None:
+            return abort(state, rollout, *late)
+    if rollout.phase in (Phase.STARTING, Phase.QUEUED) or observed.groups is None:
+        return Outcome(state=state)
+    return _watch_readiness(state, rollout, observed.groups, dt_s)
+
+
+def _overdue(
+    state: EnvironmentState, rollout: Rollout, incoming: Placement, observed: Observation
+) -> tuple[Reason, str] | None:
+    if rollout.phase is Phase.STARTING and rollout.phase_s > placements.start_limit_s(incoming):
+        waiting = placements.not_ready(incoming, observed)
+        return Reason.NEVER_READY, f"not ready after {placements.start_limit_s(incoming):g} s: {waiting}"
+    if rollout.phase is Phase.SHIFTING and rollout.phase_s > STUCK_LIMIT_S:
+        exposure = state.route.exposure_bps / 100
+        return Reason.STUCK, f"the router does not show {exposure:g} % after {STUCK_LIMIT_S:g} s"
+    limit_s = STUCK_LIMIT_S + placements.start_limit_s(incoming)
+    if rollout.phase is Phase.FINISHING and rollout.phase_s > limit_s:
+        return (
+            Reason.NEVER_READY,
+            f"not finished after {limit_s:g} s: {placements.not_ready(incoming, observed)}",
+        )
+    hold_s = rollout.current_stage.hold_s
+    healthy_gap_s = rollout.phase_s - rollout.held_s
+    if rollout.phase is Phase.HOLDING and hold_s is not None and healthy_gap_s > limit_s:
+        return Reason.STUCK, f"{healthy_gap_s:.0f} s of this stage could not be observed healthy"
+    return None
+
+
+def _watch_readiness(
+    state: EnvironmentState, rollout: Rollout, groups: tuple[model.GroupStatus, ...], dt_s: float
+) -> Outcome:
+    """Compare with the stable release: an outage of both is nobody's verdict; a dead stable lets the fix out."""
+    incoming, live = state.placement(rollout.placement), state.live
+    if incoming is None:
+        return Outcome(state=state)
+    unready = placements.service_without_ready(incoming, groups)
+    stable_unready = placements.service_without_ready(live, groups) if live else None
+    both = unready is not None and stable_unready is not None
+    watched = replace(
+        rollout,
+        unready_s=rollout.unready_s + dt_s if unready and not both else 0.0,
+        stable_down_s=rollout.stable_down_s + dt_s if stable_unready and not unready else 0.0,
+    )
+    state = replace(state, rollout=watched)
+    if watched.unready_s >= UNREADY_LIMIT_S:
+        detail = f"no instance of {unready} has been ready for {watched.unready_s:.0f} s"
+        return abort(state, watched, Reason.ALL_UNREADY, detail)
+    fast = (
+        watched.stable_down_s >= STABLE_DOWN_LIMIT_S and rollout.phase is Phase.HOLDING and not rollout.paused
+    )
+    if fast and live is not None:
+        detail = f"no instance of {stable_unready} at r{live.release} is ready, r{incoming.release} is"
+        return go_to_stage(state, watched, len(watched.strategy.stages) - 1, Reason.FAST_FORWARD, detail)
+    return Outcome(state=state)
+
+
+# --- placements without a rollout ------------------------------------------------------------------
+
+
+def _advance_placements(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
+    outcome = Outcome(state=state)
+    for placement in state.placements:
+        outcome = outcome.then(lambda s, p=placement: _advance_placement(s, p, observed, dt_s))  # type: ignore[misc]
+    return outcome
+
+
+def _advance_placement(
+    state: EnvironmentState, placement: Placement, observed: Observation, dt_s: float
+) -> Outcome:
+    if placement.role is Role.LIVE:
+        older_s = min(placement.live_s + dt_s, placement.spec.keep_warm_s)
+        return Outcome(state=state.with_placement(replace(placement, live_s=older_s)))
+    if placement.role is Role.INCOMING:
+        return Outcome(state=state)
+    idle = placements.idled(placement, observed, dt_s)
+    if placement.role is Role.STANDBY:
+        return _cool(state, idle)
+    cleared = placements.with_cleared(idle, observed)
+    if not placements.is_gone(cleared, state, observed):
+        return Outcome(state=state.with_placement(cleared))
+    remaining = tuple(p for p in state.placements if p.id != placement.id)
+    event = Event(reason=Reason.GONE, release=placement.release, detail=f"placement {placement.id}")
+    return Outcome(state=replace(state, placements=remaining), events=(event,))
+
+
+def _cool(state: EnvironmentState, placement: Placement) -> Outcome:
+    """The release that is live decides how long its predecessor stays warm."""
+    live = state.live
+    keep_warm_s = live.spec.keep_warm_s if live else placement.spec.keep_warm_s
+    if placement.idle_s < keep_warm_s or live is None:
+        return Outcome(state=state.with_placement(placement))
+    event = Event(reason=Reason.COOLED, release=placement.release, detail=f"kept warm for {keep_warm_s:g} s")
+    return Outcome(state=state.with_placement(replace(placement, role=Role.RETIRING)), events=(event,))
+
+
+def _start_pending(state: EnvironmentState) -> Outcome:
+    if state.pending is None or state.rollout is not None:
+        return Outcome(state=state)
+    return begin(replace(state, pending=None), state.pending)
+
+
+def _roll_back_crash_loop(state: EnvironmentState, observed: Observation) -> Outcome:
+    """A release that loops soon after its success goes back by itself, while its predecessor is warm."""
+    live, groups = state.live, observed.groups
+    if live is None or groups is None or state.rollout is not None or live.live_s >= live.spec.keep_warm_s:
+        return Outcome(state=state)
+    if state.last is not None and state.last.request.automatic:
+        return Outcome(state=state)  # the way back loops as well: going to and fro would help nobody
+    detail = placements.crash_loop(live, groups, limit=CRASH_LIMIT, recent_only=True)
+    standby = max(state.in_role(Role.STANDBY), key=lambda placement: placement.id, default=None)
+    if not detail or standby is None or placements.service_without_ready(standby, groups):
+        return Outcome(state=state)
+    return begin(state, placements.flip_back(state, standby, detail))
+
+
+def _event(rollout: Rollout, detail: str, exposure_bps: int | None = None) -> Event:
+    return Event(
+        reason=rollout.reason,
+        rollout=rollout.id,
+        release=rollout.request.release,
+        phase=rollout.phase,
+        exposure_bps=exposure_bps,
+        detail=detail,
+    )

@@ -1,0 +1,119 @@
+"""Mechanism: from a committed state and one look at the world to the effects that bring them together. Pure.
+
+    reconcile(state, observed) -> effects
+
+Level-triggered: it compares, it does not remember. Called again after a crash it asks for what is missing.
+
+- A group is started when what it needs is ready, and only when the runtime could be looked at.
+- A group is stopped only when the running router *and* its boot files are seen without its servers.
+- Groups of placements that the state has given out and forgotten are stopped; those it has never given
+  out are not touched (`advance` halts).
+- The route needs no gate: it is written as committed, also when the router could not be looked at.
+"""
+
+from __future__ import annotations
+
+from tidegate.core import model, placements, routing
+from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup
+from tidegate.core.model import EnvironmentState, GroupStatus, Observation, Placement, Role
+
+
+def reconcile(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
+    """Effects in the order in which they should be done: the way of the traffic first."""
+    if state.halted:
+        return ()
+    return (*_routes(state, observed), *_starts(state, observed), *_stops(state, observed))
+
+
+def _routes(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
+    nothing_yet = state.route.fence == 0 and not any(placement.endpoints for placement in state.placements)
+    if nothing_yet:
+        return ()
+    table = routing.route_table(state)
+    if observed.routes is not None and routing.agrees(table, observed.routes):
+        return ()
+    return (ApplyRoutes(table=table),)
+
+
+def _starts(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
+    groups = observed.groups
+    if groups is None:
+        return ()
+    return tuple(
+        ApplyGroup(group=instance_group(state, placement, service))
+        for placement in state.placements
+        if placement.role is not Role.RETIRING
+        for service in placements.wanted_services(state, placement)
+        if _incomplete(placements.group(placement, service.name, groups), service)
+        and placements.needs_are_ready(placement, service, observed)
+    )
+
+
+def _incomplete(seen: GroupStatus | None, service: model.ServiceSpec) -> bool:
+    """Something of the group is not there, or will not come back by itself."""
+    if seen is None or len(seen.instances) != service.instances:
+        return True
+    return any(instance.state is model.InstanceState.EXITED for instance in seen.instances)
+
+
+def _stops(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
+    routes, groups = observed.routes, observed.groups
+    if groups is None or routes is None:
+        return ()
+    return tuple(RemoveGroup(group_id=seen.id) for seen in groups if _may_stop(state, seen, observed, routes))
+
+
+def _may_stop(
+    state: EnvironmentState, seen: GroupStatus, observed: Observation, routes: model.RouteState
+) -> bool:
+    placement = state.placement(seen.placement)
+    if placement is None:
+        return seen.placement < state.next_id and not _serves_somewhere(seen, routes)
+    service = placement.spec.service(seen.service)
+    if service is None:
+        return True
+    if placement.role is not Role.RETIRING:
+        return service not in placements.wanted_services(state, placement)
+    if not placements.dependents_gone(placement, service, observed.groups or ()):
+        return False
+    if not service.serves:
+        return True
+    return service.name in placement.cleared and placements.out_of_router(placement, service.name, routes)
+
+
+def _serves_somewhere(seen: GroupStatus, routes: model.RouteState) -> bool:
+    """A server of the running router or of its boot files has the address of one of the group's instances."""
+    addresses = {(instance.host, instance.port) for instance in seen.instances}
+    running = {(server.host, server.port) for server in routes.servers}
+    booted = {
+        (server.host, server.port)
+        for backend in (routes.boot.backends if routes.boot else ())
+        for server in backend.servers
+    }
+    return bool(addresses & (running | booted))
+
+
+def instance_group(
+    state: EnvironmentState, placement: Placement, service: model.ServiceSpec
+) -> model.InstanceGroup:
+    """What the runtime is asked to run."""
+    links = {
+        f"{name.upper().replace('-', '_')}_URL": f"http://127.0.0.1:{link.port}"
+        for name in service.needs
+        for link in placement.links
+        if link.service == name and link.slot == placement.slot
+    }
+    return model.InstanceGroup(
+        key=state.key,
+        placement=placement.id,
+        service=service.name,
+        release=placement.release,
+        digest=placement.digest,
+        run=service.run,
+        serves=service.serves,
+        check=service.check,
+        instances=service.instances,
+        environment=tuple(sorted((dict(placement.spec.config) | links).items())),
+        limits=service.limits,
+        grace_s=service.grace_s,
+    )

@@ -1,0 +1,198 @@
+"""What people may ask of an environment, decided on its committed state.
+
+Each function takes a state and returns the new one with its events, or raises RefusedError: then nothing
+changed. The engine commits the result; only then does anything happen in the world.
+Neighbours: `web.api` calls these through the engine; `advance` carries the rollout on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from tidegate import errors
+from tidegate.core import advance, model
+from tidegate.core.model import EnvironmentState, Event, Phase, Reason, Refusal, RolloutRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """An accepted request."""
+
+    state: EnvironmentState
+    events: tuple[Event, ...] = ()
+    no_op: bool = False
+    """The world is as asked already."""
+    rollout: int | None = None
+    """Id of the rollout that was started or acted upon; None if it waits for another to go home."""
+
+
+def start(state: EnvironmentState, request: RolloutRequest, *, supersede: bool = False) -> Decision:
+    """Begin a rollout.
+
+    The release that is live with the same configuration is a no-op. A rollout in progress is a refusal, or,
+    with `supersede`, is aborted first: the newest request wins.
+    """
+    _refuse_if_halted(state)
+    repeated = _same_key(state, request)
+    if repeated is not None:
+        return Decision(state=state, no_op=True, rollout=repeated)
+    current = state.rollout
+    if current is None:
+        return _begin(state, request)
+    same = current.request.release == request.release and current.request.spec == request.spec
+    if same and current.phase is not Phase.ABORTING:
+        return Decision(state=state, no_op=True, rollout=current.id)
+    if not supersede:
+        _refuse(
+            Refusal.BUSY,
+            f"Rollout #{current.id} of r{current.request.release} by {current.request.by or 'somebody'} "
+            f"is in progress in {state.key} ({current.phase}).",
+            "Wait for it, `tide abort` it, or deploy with --supersede.",
+        )
+    return _supersede(state, current, request)
+
+
+def _supersede(state: EnvironmentState, current: model.Rollout, request: RolloutRequest) -> Decision:
+    waiting = replace(state, pending=request)
+    detail = f"superseded by r{request.release}, asked for by {request.by or 'somebody'}"
+    if current.phase is Phase.ABORTING:
+        return Decision(state=waiting, events=(_event(current, Reason.SUPERSEDED, detail),))
+    aborted = advance.abort(waiting, current, Reason.SUPERSEDED, detail)
+    return Decision(state=aborted.state, events=aborted.events)
+
+
+def _begin(state: EnvironmentState, request: RolloutRequest) -> Decision:
+    live = state.live
+    if live is not None and live.release == request.release and live.spec == request.spec:
+        return Decision(state=state, no_op=True)
+    begun = advance.begin(state, request)
+    rollout = begun.state.rollout
+    return Decision(state=begun.state, events=begun.events, rollout=rollout.id if rollout else None)
+
+
+def abort(state: EnvironmentState, *, by: str, rollout: int | None = None) -> Decision:
+    """Send everybody back to the release that was live. Aborting an abort is a no-op."""
+    current = _current(state, rollout)
+    if current.phase is Phase.ABORTING:
+        return Decision(state=state, no_op=True, rollout=current.id)
+    outcome = advance.abort(state, current, Reason.USER_ABORT, f"by {by or 'somebody'}")
+    return Decision(state=replace(outcome.state, pending=None), events=outcome.events, rollout=current.id)
+
+
+def pause(state: EnvironmentState, *, by: str, rollout: int | None = None) -> Decision:
+    """Stay at this exposure: neither hold times nor deadlines count."""
+    current = _steerable(state, rollout)
+    if current.paused:
+        return Decision(state=state, no_op=True, rollout=current.id)
+    return _steered(state, replace(current, paused=True), Reason.PAUSED, by)
+
+
+def resume(state: EnvironmentState, *, by: str, rollout: int | None = None) -> Decision:
+    """Go on after a pause."""
+    current = _steerable(state, rollout)
+    if not current.paused:
+        return Decision(state=state, no_op=True, rollout=current.id)
+    return _steered(state, replace(current, paused=False), Reason.RESUMED, by)
+
+
+def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: int | None = None) -> Decision:
+    """Skip the rest of this stage's hold time; with `full`, all stages up to full exposure."""
+    current = _steerable(state, rollout)
+    if current.phase is Phase.FINISHING:
+        return Decision(state=state, no_op=True, rollout=current.id)
+    if current.phase in (Phase.QUEUED, Phase.STARTING):
+        _refuse(
+            Refusal.STALE,
+            f"Rollout #{current.id} is still {current.phase}: nobody is exposed yet, so there is no stage to end.",
+            "Promote when its instances are ready.",
+        )
+    last = len(current.strategy.stages) - 1
+    target = last if full else min(current.stage + 1, last)
+    outcome = advance.go_to_stage(state, current, target, Reason.PROMOTED, f"by {by or 'somebody'}")
+    return Decision(state=outcome.state, events=outcome.events, rollout=current.id)
+
+
+def rollback_target(
+    state: EnvironmentState, history: tuple[model.Rollout, ...], to: int | None
+) -> RolloutRequest:
+    """What was live: the release asked for, else the one before this one, with its configuration as it was.
+
+    `history`: rollouts of this environment, newest first. Raises RefusedError when there is none.
+    """
+    live = state.live
+    for rollout in history:
+        past = rollout.request
+        if rollout.phase is not Phase.SUCCEEDED:
+            continue
+        if past.release == to or (to is None and (live is None or past.release != live.release)):
+            return past
+    if to is not None:
+        _refuse(
+            Refusal.NOT_KEPT,
+            f"r{to} was never live in {state.key}, so there is nothing to go back to.",
+            f"`tide history` shows what was; `tide deploy --release r{to}` goes there as a new rollout.",
+        )
+    _refuse(
+        Refusal.NOTHING_TO_GO_BACK_TO,
+        f"No other release was ever live in {state.key}.",
+        "`tide history` shows what was; `tide deploy` brings a new release.",
+    )
+
+
+def _steered(state: EnvironmentState, rollout: model.Rollout, reason: Reason, by: str) -> Decision:
+    event = _event(rollout, reason, f"by {by or 'somebody'}")
+    return Decision(state=replace(state, rollout=rollout), events=(event,), rollout=rollout.id)
+
+
+def _current(state: EnvironmentState, rollout: int | None) -> model.Rollout:
+    current = state.rollout
+    if current is None or (rollout is not None and rollout != current.id):
+        ended = state.last
+        if ended is not None and rollout in (None, ended.id):
+            _refuse(
+                Refusal.ENDED if rollout is not None else Refusal.NO_ROLLOUT,
+                f"No rollout is in progress in {state.key}; the last, #{ended.id} of "
+                f"r{ended.request.release}, {ended.phase} ({ended.reason}).",
+                "`tide rollback` goes back from a rollout that has succeeded.",
+            )
+        _refuse(
+            Refusal.NO_ROLLOUT, f"No rollout is in progress in {state.key}.", "`tide history` shows what was."
+        )
+    return current
+
+
+def _steerable(state: EnvironmentState, rollout: int | None) -> model.Rollout:
+    _refuse_if_halted(state)
+    current = _current(state, rollout)
+    if current.phase is Phase.ABORTING:
+        _refuse(
+            Refusal.ENDED,
+            f"Rollout #{current.id} is being aborted ({current.reason}); it cannot be steered any more.",
+            "Deploy again when it has gone home.",
+        )
+    return current
+
+
+def _same_key(state: EnvironmentState, request: RolloutRequest) -> int | None:
+    known = (rollout for rollout in (state.rollout, state.last) if rollout is not None)
+    return next((rollout.id for rollout in known if request.key and rollout.request.key == request.key), None)
+
+
+def _refuse_if_halted(state: EnvironmentState) -> None:
+    if state.halted:
+        _refuse(
+            Refusal.HALTED,
+            f"{state.key} is observed only: {state.halted}.",
+            "Put the newer state back, or move what runs away by hand; Tidegate touches nothing until then.",
+        )
+
+
+def _refuse(reason: Refusal, message: str, hint: str) -> NoReturn:
+    raise errors.RefusedError(message, reason=reason.value, hint=hint)
+
+
+def _event(rollout: model.Rollout, reason: Reason, detail: str) -> Event:
+    return Event(
+        reason=reason, rollout=rollout.id, release=rollout.request.release, phase=rollout.phase, detail=detail
+    )

@@ -1,0 +1,160 @@
+"""The loop: load, observe, advance, commit, reconcile, execute.
+
+Invariants: only committed state justifies an effect; no effect is sent after the lease's time is over by
+our own clock; a part of the world that could not be looked at is `None`; after a crash between any two
+lines the same loop runs again and nothing more is needed. Neighbours: the core decides, `execute` carries
+out, `daemon` gives it adapters, a thread and a clock; tests/simulation gives it a world of faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tidegate import errors, ports
+from tidegate.core import advance, model, reconcile, requests
+from tidegate.engine import execute
+
+#: Part of the lease's time that is kept as a margin for a slow last effect.
+LEASE_MARGIN: Final = 0.25
+#: Attempts to commit a request against a loop that commits at the same time.
+REQUEST_ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What one step saw and did, for status and live views."""
+
+    state: model.EnvironmentState
+    observed: model.Observation
+    failures: tuple[execute.Failure, ...] = ()
+    at: float = 0.0
+    """Unix seconds of the look."""
+    changed: bool = False
+    """Something other than counters was committed, or an effect was sent: look again soon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """The outside world of the loop."""
+
+    store: ports.Store
+    runtime: ports.Runtime
+    router: ports.Router
+    clock: ports.Clock
+
+
+class Controller:
+    """Runs the environments of one control plane, one step at a time. Not thread-safe but for `request`."""
+
+    def __init__(self, adapters: Adapters, lease: ports.Lease, *, renewed_at: float) -> None:
+        """`renewed_at`: monotonic seconds at which the lease was asked for."""
+        self._adapters = adapters
+        self._lease = lease
+        self._renewed_at = renewed_at
+        self._stepped_at: dict[model.EnvironmentKey, float] = {}
+
+    def renew_if_due(self) -> None:
+        """Renew the lease after a third of its time. Raises FencedError when it is no longer ours."""
+        asked_at = self._adapters.clock.monotonic()
+        if asked_at - self._renewed_at >= self._lease.ttl_s / 3:
+            self._adapters.store.renew(self._lease)
+            self._renewed_at = asked_at
+
+    def step(self, key: model.EnvironmentKey) -> View:
+        """One tick of one environment.
+
+        Raises FencedError when another control plane has taken over, ConflictError when somebody committed
+        meanwhile (call again), StoreError or StorageError when the state cannot be read or written: then
+        nothing was done to the world.
+        """
+        adapters = self._adapters
+        versioned = adapters.store.load(key)
+        observed, blind = self._observe(key)
+        outcome = advance.advance(versioned.state, observed, self._elapsed_s(key))
+        changed = bool(outcome.events) or _decided(versioned.state, outcome.state)
+        if changed or _counted(versioned.state, outcome.state):
+            at = adapters.clock.now()
+            versioned = adapters.store.commit(self._lease, versioned, outcome.state, outcome.events, at=at)
+        failures = [*blind]
+        effects = reconcile.reconcile(versioned.state, observed)
+        for effect in effects:
+            self._still_leading()
+            failure = execute.execute(effect, runtime=adapters.runtime, router=adapters.router)
+            failures += [failure] if failure else []
+        return View(
+            state=versioned.state,
+            observed=observed,
+            failures=tuple(failures),
+            at=adapters.clock.now(),
+            changed=changed or bool(effects),
+        )
+
+    def request(
+        self, key: model.EnvironmentKey, decide: Callable[[model.EnvironmentState], requests.Decision]
+    ) -> requests.Decision:
+        """Decide on the committed state and commit the decision. Callable from any thread.
+
+        Raises RefusedError from `decide`, FencedError, StoreError; then nothing was changed.
+        """
+        store, clock = self._adapters.store, self._adapters.clock
+        for attempt in range(REQUEST_ATTEMPTS):
+            versioned = store.load(key)
+            decision = decide(versioned.state)
+            if decision.state == versioned.state:
+                return decision
+            try:
+                store.commit(self._lease, versioned, decision.state, decision.events, at=clock.now())
+            except errors.ConflictError:
+                if attempt == REQUEST_ATTEMPTS - 1:
+                    raise
+                continue
+            return decision
+        raise errors.ConflictError
+
+    def _observe(self, key: model.EnvironmentKey) -> tuple[model.Observation, tuple[execute.Failure, ...]]:
+        failures = []
+        groups: tuple[model.GroupStatus, ...] | None = None
+        routes: model.RouteState | None = None
+        revision = int(self._adapters.clock.monotonic() * 1e6)
+        try:
+            groups = self._adapters.runtime.observe(key)
+        except (errors.AdapterError, errors.MachineError) as error:
+            failures.append(execute.Failure(key=f"observe-runtime:{key}", error=error))
+        try:
+            routes = self._adapters.router.observe(key)
+        except (errors.AdapterError, errors.MachineError) as error:
+            failures.append(execute.Failure(key=f"observe-router:{key}", error=error))
+        return model.Observation(groups=groups, routes=routes, runtime_revision=revision), tuple(failures)
+
+    def _elapsed_s(self, key: model.EnvironmentKey) -> float:
+        """Since the last step of this process: time in which nobody looked does not count."""
+        now = self._adapters.clock.monotonic()
+        elapsed_s = now - self._stepped_at.get(key, now)
+        self._stepped_at[key] = now
+        return elapsed_s
+
+    def _still_leading(self) -> None:
+        age_s = self._adapters.clock.monotonic() - self._renewed_at
+        if age_s > self._lease.ttl_s * (1 - LEASE_MARGIN):
+            raise errors.FencedError
+
+
+def _decided(before: model.EnvironmentState, after: model.EnvironmentState) -> bool:
+    """Something other than a counter has changed."""
+    return _without_counters(before) != _without_counters(after)
+
+
+def _counted(before: model.EnvironmentState, after: model.EnvironmentState) -> bool:
+    """A counter has changed that a decision rests on; revisions alone are not worth a commit."""
+    unseen = replace(after, seen_runtime=before.seen_runtime, seen_router=before.seen_router)
+    return unseen != before
+
+
+def _without_counters(state: model.EnvironmentState) -> model.EnvironmentState:
+    rollout = state.rollout
+    if rollout is not None:
+        rollout = replace(rollout, phase_s=0.0, held_s=0.0, unready_s=0.0, stable_down_s=0.0)
+    placements = tuple(replace(placement, idle_s=0.0, live_s=0.0) for placement in state.placements)
+    return replace(state, rollout=rollout, placements=placements, seen_runtime=0, seen_router=0)
