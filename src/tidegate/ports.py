@@ -42,7 +42,7 @@ class Runtime(Protocol):
         Never starts an instance twice. Raises RuntimeAdapterError, MachineError.
         """
 
-    def observe(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
+    def observe(self, environment: model.EnvironmentKey) -> model.RuntimeState:
         """All groups of the environment, stopping ones included.
 
         Raises RuntimeAdapterError if it cannot look: never an empty answer instead.

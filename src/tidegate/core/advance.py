@@ -85,8 +85,8 @@ def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outc
 
 def _fresh(state: EnvironmentState, observed: Observation) -> Observation:
     """Without what goes back in time."""
-    if observed.groups is not None and observed.runtime_revision < state.seen_runtime:
-        observed = replace(observed, groups=None)
+    if observed.runtime is not None and observed.runtime.revision < state.seen_runtime:
+        observed = replace(observed, runtime=None)
     if observed.routes is not None and observed.routes.revision < state.seen_router:
         observed = replace(observed, routes=None)
     return observed
@@ -95,7 +95,7 @@ def _fresh(state: EnvironmentState, observed: Observation) -> Observation:
 def _with_revisions(state: EnvironmentState, observed: Observation) -> EnvironmentState:
     return replace(
         state,
-        seen_runtime=state.seen_runtime if observed.groups is None else observed.runtime_revision,
+        seen_runtime=state.seen_runtime if observed.runtime is None else observed.runtime.revision,
         seen_router=state.seen_router if observed.routes is None else observed.routes.revision,
     )
 

@@ -540,6 +540,16 @@ class GroupStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeState:
+    """What the runtime really runs for one environment, rebuilt from the world."""
+
+    revision: int
+    """Grows with every look, over restarts of the control plane and of the host too."""
+    groups: tuple[GroupStatus, ...]
+    """Those that are being stopped included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """One server as the running router sees it, over all its processes."""
 
@@ -573,7 +583,7 @@ class RouteState:
     """What the router really holds for one environment, read back."""
 
     revision: int
-    """Grows with every look."""
+    """Grows with every look, over restarts of the control plane and of the host too."""
     boot: RouteTable | None
     """What a restart of the router would bring up; None: nothing."""
     route: Route | None
@@ -590,7 +600,10 @@ class RouteState:
 class Observation:
     """One look at the world. `None` = could not look."""
 
-    groups: tuple[GroupStatus, ...] | None
+    runtime: RuntimeState | None
     routes: RouteState | None
-    runtime_revision: int = 0
-    """Grows with every look at the runtime."""
+
+    @property
+    def groups(self) -> tuple[GroupStatus, ...] | None:
+        """What runs; None: could not look."""
+        return self.runtime.groups if self.runtime is not None else None

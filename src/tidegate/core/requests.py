@@ -104,7 +104,7 @@ def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: in
     if current.phase in (Phase.QUEUED, Phase.STARTING):
         _refuse(
             Refusal.STALE,
-            f"Rollout #{current.id} is still {current.phase}: nobody is exposed yet, so there is no stage to end.",
+            f"Rollout #{current.id} is still {current.phase}: nobody is exposed, so no stage can end.",
             "Promote when its instances are ready.",
         )
     last = len(current.strategy.stages) - 1

@@ -15,11 +15,11 @@ SWITCH = Strategy(kind=StrategyKind.SWITCH, stages=(Stage(exposure_bps=FULL_EXPO
 def canary(steps: tuple[Stage, ...]) -> Strategy:
     """A canary of these stages, with full exposure behind them.
 
-    Raises ValueError unless steps grow strictly within 1 to 9 999 basis points and hold times are not negative.
+    Raises ValueError unless steps grow strictly within 1 to 9 999 basis points, held for 0 s or more.
     """
     shares = [step.exposure_bps for step in steps]
     if not steps or sorted(set(shares)) != shares or shares[0] < 1 or shares[-1] >= FULL_EXPOSURE:
-        raise ValueError(f"canary steps must grow from above 0 % to below 100 %, not {shares} basis points")
+        raise ValueError(f"canary steps must grow from above 0 % to below 100 %, not {shares}")
     if any(step.hold_s is not None and step.hold_s < 0 for step in steps):
         raise ValueError("a stage cannot be held for a negative time")
     return Strategy(kind=StrategyKind.CANARY, stages=(*steps, SWITCH.stages[0]))

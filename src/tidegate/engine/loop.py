@@ -115,18 +115,17 @@ class Controller:
 
     def _observe(self, key: model.EnvironmentKey) -> tuple[model.Observation, tuple[execute.Failure, ...]]:
         failures = []
-        groups: tuple[model.GroupStatus, ...] | None = None
+        runtime: model.RuntimeState | None = None
         routes: model.RouteState | None = None
-        revision = int(self._adapters.clock.monotonic() * 1e6)
         try:
-            groups = self._adapters.runtime.observe(key)
+            runtime = self._adapters.runtime.observe(key)
         except (errors.AdapterError, errors.MachineError) as error:
             failures.append(execute.Failure(key=f"observe-runtime:{key}", error=error))
         try:
             routes = self._adapters.router.observe(key)
         except (errors.AdapterError, errors.MachineError) as error:
             failures.append(execute.Failure(key=f"observe-router:{key}", error=error))
-        return model.Observation(groups=groups, routes=routes, runtime_revision=revision), tuple(failures)
+        return model.Observation(runtime=runtime, routes=routes), tuple(failures)
 
     def _elapsed_s(self, key: model.EnvironmentKey) -> float:
         """Since the last step of this process: time in which nobody looked does not count."""
