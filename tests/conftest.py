@@ -1,0 +1,25 @@
+"""Hygiene for every test: no setting of the developer's shell leaks in, and random examples can be replayed.
+
+Fixtures belong to the folder whose tests need them; nothing else lives here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Before any test module is imported: a TIDEGATE_ variable of the shell (a data folder, a server, a token)
+# would let tests reach the developer's own control plane. Processes that tests start inherit the clean state.
+for _name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+    del os.environ[_name]
+
+# No deadline per example: on a busy machine it measures the neighbours. `print_blob` prints what replays
+# a failure.
+settings.register_profile(
+    "default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+# In CI the examples are fixed, so that a red run is about the change; fresh ones come with developers' runs.
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
