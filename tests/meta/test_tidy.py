@@ -89,6 +89,12 @@ def test_a_module_without_docstring_is_caught() -> None:
     assert rules_broken("src/tidegate/thing.py", "") == {"module-docstring": 1}
 
 
+def test_an_empty_file_that_only_makes_a_test_folder_a_package_needs_no_docstring() -> None:
+    """CONTRIBUTING.md says what the folders of tests are for; code in such a file must say what it is."""
+    assert rules_broken("tests/unit/__init__.py", "") == {}
+    assert rules_broken("tests/unit/__init__.py", "value = 1\n") == {"module-docstring": 1}
+
+
 @pytest.mark.parametrize(
     ("docstring", "accepted"),
     [

@@ -64,7 +64,7 @@ def module_rules(source: Source) -> Iterator[Violation]:
         yield _violation(
             source, "module-lines", "", lines, f"at most {MODULE_LINES_MAX} lines: split it in two"
         )
-    if not ast.get_docstring(source.tree):
+    if not ast.get_docstring(source.tree) and not _only_makes_a_package(source):
         hint = "say what the module hides, its invariants, its neighbours"
         yield _violation(source, "module-docstring", "", 1, hint)
 
@@ -156,6 +156,11 @@ def _per_rule(path: str, lines: dict[str, list[int]]) -> Iterator[Violation]:
 
 def _violation(source: Source, rule: str, symbol: str, size: int, hint: str) -> Violation:
     return Violation(rule=rule, path=source.path, symbol=symbol, size=size, hint=hint)
+
+
+def _only_makes_a_package(source: Source) -> bool:
+    is_init = source.path.startswith("tests/") and source.path.endswith("/__init__.py")
+    return is_init and not source.text.strip()
 
 
 def _is_test(path: str, function: FunctionNode) -> bool:
