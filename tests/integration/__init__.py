@@ -1,0 +1,1 @@
+"""Real files, processes and programs, on loopback and in folders of their own."""

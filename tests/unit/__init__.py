@@ -1,0 +1,1 @@
+"""One module each, on values: no process, no network, no waiting."""

@@ -1,0 +1,1 @@
+"""The records, the sentences and the choices of the state store."""
