@@ -1,0 +1,319 @@
+"""All keys of tidegate.yaml, once: types, defaults and why, what they mean, an example of each.
+
+Hides nothing: this is the definition. Parser, editors' JSON schema (`tide schema`) and the reference page
+are made from it, so that they cannot disagree. Defaults are written as a user would write them.
+
+Invariants: a section is a `Section`, rejects keys that it does not know, and says in `later` which keys
+belong to later versions. A key that may be written short (`health: /x`) is widened before it is read.
+
+Neighbours: `scalars` has the kinds of values, `checking` the messages, `resolving` what follows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tidegate.manifest import scalars
+from tidegate.manifest.reading import Scalar, shortened
+
+SERVICES_MAX = 200
+ENVIRONMENTS_MAX = 50
+
+_LATER_EVERYWHERE = frozenset(
+    {"secrets", "migrations", "monitors", "notify", "analysis", "runtime", "verify"}
+)
+
+
+def _key(
+    description: str,
+    *examples: str,
+    default: Any = ...,
+    min_length: int | None = None,
+    max_length: int | None = None,
+) -> Any:
+    """A key: what it means, and values as they are written."""
+    return Field(
+        default,
+        description=description,
+        examples=list(examples),
+        validate_default=True,
+        min_length=min_length,
+        max_length=max_length,
+    )
+
+
+class Section(BaseModel):
+    """A mapping of known keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that a later version has."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_written(cls, value: Any) -> Any:
+        """A key with nothing below it (all lines commented out) is a section without keys."""
+        return _widened_empty(value)
+
+
+def _widened_empty(value: Any) -> Any:
+    return {} if isinstance(value, Scalar) and value.empty else value
+
+
+class ArtifactSection(Section):
+    """What is built and shipped: once per release, the same bytes for every environment."""
+
+    later = frozenset({"image"})
+
+    package: scalars.Folder = _key("The folder that becomes the package, relative to this file.", "dist/")
+    build: scalars.Command | None = _key(
+        "Command that makes the folder. It runs once per release, where `tide deploy` was called; no shell "
+        "reads it.",
+        "make dist",
+        default=None,
+    )
+
+
+class HealthSection(Section):
+    """When an instance is ready. Short form: `health: /healthz` is `health: {path: /healthz}`.
+
+    At most one of `path`, `tcp` and `command`. Without any, a service with a port is ready when the port
+    answers, one without a port when it has run for a second.
+    """
+
+    later = frozenset({"analysis"})
+
+    path: scalars.HttpPath | None = _key(
+        "HTTP path; any 2xx or 3xx answer is ready.", "/healthz", default=None
+    )
+    tcp: scalars.OnlyTrue | None = _key("The port takes a connection.", "true", default=None)
+    command: scalars.Command | None = _key(
+        "Command in the instance's folder and environment; exit status 0 is ready.",
+        "./bin/check",
+        default=None,
+    )
+    interval: scalars.CheckTime = _key("Time from one check to the next, 100ms to 1d.", "2s", default="1s")
+    timeout: scalars.CheckTime = _key("An answer that comes later is none.", "5s", default="2s")
+    deadline: scalars.CheckTime = _key(
+        "From start to ready; an instance that needs longer ends the rollout, and all goes back.",
+        "3m",
+        default="60s",
+    )
+
+
+class LimitsSection(Section):
+    """Resource limits of each instance. Not written: not limited."""
+
+    memory: scalars.Memory | None = _key(
+        "Memory, in MB, GB (1000) or MiB, GiB (1024).", "512MB", default=None
+    )
+    cpus: scalars.Cpus | None = _key("Processors.", "1.5", default=None)
+    processes: scalars.Limit | None = _key("Processes and threads.", "200", default=None)
+    open_files: scalars.Limit | None = _key("Open files and connections.", "4096", default=None)
+
+
+def _widened_health(value: Any) -> Any:
+    return {"path": value} if isinstance(value, Scalar) and not value.empty else value
+
+
+Health = Annotated[
+    HealthSection, BeforeValidator(_widened_health, json_schema_input_type=scalars.HttpPath | HealthSection)
+]
+
+
+class ServiceSection(Section):
+    """A runnable part of the app. Its name is a small letter, then small letters, digits and `-`."""
+
+    later = _LATER_EVERYWHERE
+
+    run: scalars.Command = _key(
+        "Command that starts an instance: one string, split into words as a shell would, or a list of "
+        "words. No shell reads it; `$NAME` and `${NAME}` are filled from the instance's environment. `PORT` is there.",
+        "./bin/web --port $PORT",
+        "[./bin/web, --motto, two words]",
+    )
+    route: scalars.Hosts = _key(
+        'Host name, or a list of them, whose requests it answers; `"*"`: every host that nobody else has.',
+        "shop.example.com",
+        "[shop.example.com, www.example.com]",
+        default=[],
+    )
+    health: Health | None = _key("When an instance is ready.", "/healthz", "{tcp: true}", default=None)
+    instances: scalars.Instances = _key(
+        "How many run, 1 to 100. Two or more survive the crash of one.", "2", default=1
+    )
+    needs: scalars.Names = _key(
+        "Service, or a list of them, that it calls: they are updated before it and undone after it, and "
+        "their address, of the same release, is in `<NAME>_URL`.",
+        "api",
+        "[api, user-store]",
+        default=[],
+    )
+    port: scalars.Flag | None = _key(
+        "Whether it listens on `PORT`. Not written: if it has a route, an HTTP or TCP check, or is needed. "
+        "Without a port it is a worker, replaced after the services that have one; nobody can need it.",
+        "true",
+        default=None,
+    )
+    user_by: scalars.Identity = _key(
+        "What makes two requests the same user's in a canary: a cookie that the router sets, or the address "
+        "(for clients without cookies).",
+        "address",
+        default="cookie",
+    )
+    limits: LimitsSection = _key("Resource limits of each instance.", "{memory: 512MB}", default={})
+    drain: scalars.Duration = _key(
+        "How long open connections may go on after new requests go elsewhere; then they are cut.",
+        "10m",
+        default="60s",
+    )
+    grace: scalars.Duration = _key("From SIGTERM to SIGKILL.", "30s", default="10s")
+
+
+class StepSection(Section):
+    """One step of a canary. Short form: `5%` is `{share: 5%}`."""
+
+    later = frozenset({"analysis"})
+
+    share: scalars.Share = _key("Share of users on the new release, 0.01% to less than 100%.", "5%")
+    hold: scalars.Hold | None = _key(
+        "How long; `manual`: until somebody says `tide promote`. Not written: `every` of the canary.",
+        "10m",
+        "manual",
+        default=None,
+    )
+
+    @property
+    def holds(self) -> bool:
+        """Whether `hold` was written."""
+        return "hold" in self.model_fields_set
+
+
+def _widened_step(value: Any) -> Any:
+    return value if isinstance(value, dict | list) else {"share": value}
+
+
+Step = Annotated[
+    StepSection, BeforeValidator(_widened_step, json_schema_input_type=scalars.Share | StepSection)
+]
+
+
+class CanarySection(Section):
+    """A growing share of users, the same users at every step, watched; everybody after the last step."""
+
+    later = frozenset({"analysis"})
+
+    steps: tuple[Step, ...] = _key(
+        "Shares of users, each larger than the one before. 100% comes after the last by itself.",
+        "[5%, 50%]",
+        "[1%, {share: 10%, hold: manual}]",
+        default=["1%", "5%", "25%", "50%"],
+        min_length=1,
+        max_length=scalars.ITEMS_MAX,
+    )
+    every: scalars.Hold = _key("How long each step is held, or `manual`.", "10m", "manual", default="2m")
+
+
+class StrategySection(Section):
+    """How a release takes over: `switch` (everybody at once), `canary` (with its defaults), or a mapping."""
+
+    later = frozenset({"analysis"})
+
+    canary: CanarySection | None = _key(
+        "A canary with steps of your own.", "{steps: [5%, 50%], every: 10m}", default=None
+    )
+
+
+def _widened_strategy(value: Any) -> Any:
+    """`switch` is a section in which nothing is written; nobody can write that as a mapping."""
+    wanted = "switch, canary, or canary: {steps: [...], every: ...}"
+    if value == {} or isinstance(value, list):
+        raise scalars.Mistake(f"should be {wanted}")
+    if isinstance(value, dict):
+        return value
+    text = scalars.text_of(value, wanted)
+    if text not in ("switch", "canary"):
+        raise scalars.Mistake(f"should be {wanted}, not {shortened(text)!r}")
+    return {"canary": {}} if text == "canary" else {}
+
+
+_ShortStrategy = Annotated[str, Field(pattern="^(switch|canary)$")]
+Strategy = Annotated[
+    StrategySection,
+    BeforeValidator(_widened_strategy, json_schema_input_type=_ShortStrategy | StrategySection),
+]
+
+
+class OverrideSection(Section):
+    """What is different for one service in one environment. Keys that are not written stay as they are."""
+
+    later = _LATER_EVERYWHERE
+
+    instances: scalars.Instances | None = _key("Instead of the service's.", "4", default=None)
+    route: scalars.Hosts | None = _key(
+        "Instead of the service's; `[]`: no host in this environment.",
+        "staging.shop.example.com",
+        default=None,
+    )
+    limits: LimitsSection = _key(
+        "Each limit that is written, instead of the service's.", "{cpus: 4}", default={}
+    )
+
+
+class EnvironmentSection(Section):
+    """One step of the pipeline, with its own configuration, hosts and strategy.
+
+    Environments are passed in the order of the file. Every environment needs its own hosts: where a service
+    has a route, only the last environment may use it as it stands, the others say theirs.
+    """
+
+    later = _LATER_EVERYWHERE | {"approve"}
+
+    strategy: Strategy | None = _key(
+        "How a release takes over: `switch`, `canary`, or a canary with steps of its own. Not written: "
+        "`canary` in the last environment and in one named `production` or `prod`, because that is where "
+        "users are; `switch` in the others, because there nobody waits but you.",
+        "switch",
+        "{canary: {steps: [5%, 50%], every: 10m}}",
+        default=None,
+    )
+    keep_warm: scalars.Duration = _key(
+        "How long the replaced release goes on running without requests, so that going back is a flip. For "
+        "as long, a crash loop of the new release sends everybody back.",
+        "1h",
+        default="10m",
+    )
+    config: Annotated[dict[scalars.Variable, scalars.ConfigText], BeforeValidator(_widened_empty)] = _key(
+        "Environment variables of all services here. Values are taken as they are written: `no` is the text "
+        "no, 1.10 is the text 1.10. `PORT`, `TIDEGATE_*` and `<NAME>_URL` of a needed service are set by "
+        "Tidegate and cannot be written.",
+        "{LOG_LEVEL: info}",
+        default={},
+    )
+    services: Annotated[dict[scalars.Name, OverrideSection], BeforeValidator(_widened_empty)] = _key(
+        "What is different here, by service.", "{web: {instances: 4}}", default={}
+    )
+
+
+class ManifestSection(Section):
+    """The whole file."""
+
+    later = _LATER_EVERYWHERE | {"approve"}
+
+    app: scalars.Name = _key("Name of the app: a small letter, then small letters, digits and `-`.", "shop")
+    artifact: ArtifactSection = _key("What is built and shipped.", "{build: make dist, package: dist/}")
+    services: dict[scalars.Name, ServiceSection] = _key(
+        "The parts of the app that run, by name.",
+        "{web: {run: ./bin/web}}",
+        min_length=1,
+        max_length=SERVICES_MAX,
+    )
+    environments: Annotated[dict[scalars.Name, EnvironmentSection], BeforeValidator(_widened_empty)] = _key(
+        "The pipeline, by name, in the order in which a release passes it. Not written: one, `production`.",
+        "{test: {}, production: {}}",
+        default={},
+        max_length=ENVIRONMENTS_MAX,
+    )

@@ -1,0 +1,190 @@
+"""From a valid definition to what each environment is to be: defaults and overrides filled in.
+
+Hides which value wins: an environment's own, else the service's, else the default. What comes out is complete
+in itself, so that a release can be rolled back to years later whatever the defaults are then.
+
+Neighbours: `definition` says what was written, `core.spec` has the rules between values, `core.strategy` the
+stages. No rule is decided here: values are only brought into the form in which the rules take them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tidegate.core import spec, strategy
+from tidegate.core.model import Check, CheckKind, EnvironmentSpec, Limits, ServiceSpec, Stage, Strategy
+from tidegate.core.spec import DeclaredService, Fault, HostClaim
+from tidegate.manifest.definition import (
+    CanarySection,
+    EnvironmentSection,
+    HealthSection,
+    LimitsSection,
+    ManifestSection,
+    OverrideSection,
+    ServiceSection,
+)
+
+ONLY_ENVIRONMENT = "production"
+
+
+def pipeline(definition: ManifestSection) -> dict[str, EnvironmentSection]:
+    """Environments in order; one if none is written."""
+    return definition.environments or {ONLY_ENVIRONMENT: EnvironmentSection()}
+
+
+def faults(definition: ManifestSection, known: frozenset[str]) -> Iterator[Fault]:
+    """What is wrong between values. `known`: names of all services that were written."""
+    services = declared(definition)
+    needed = spec.needed_names(services)
+    yield from spec.service_faults(services, known)
+    yield from spec.host_faults(tuple(_claims(definition)))
+    for name, environment in pipeline(definition).items():
+        yield from spec.config_faults(name, environment.config, needed)
+        yield from _override_faults(name, environment, known)
+        if environment.strategy and environment.strategy.canary:
+            shares = [step.share for step in environment.strategy.canary.steps]
+            yield from spec.share_faults(("environments", name, "strategy", "canary", "steps"), shares)
+
+
+def _override_faults(name: str, environment: EnvironmentSection, known: frozenset[str]) -> Iterator[Fault]:
+    for service in environment.services:
+        if service not in known:
+            close = spec.suggestion(service, known)
+            yield Fault(
+                where=("environments", name, "services", service),
+                message=f"there is no service {service}",
+                hint=f"did you mean {close}?" if close else "name a key of services",
+            )
+
+
+def declared(definition: ManifestSection) -> tuple[DeclaredService, ...]:
+    """The services as far as they touch each other."""
+    overrides = [environment.services for environment in pipeline(definition).values()]
+    return tuple(
+        DeclaredService(
+            name=name,
+            needs=service.needs,
+            routed=any((service.route, *(o[name].route for o in overrides if name in o))),
+            port=service.port,
+            checks=_checks(service.health),
+        )
+        for name, service in definition.services.items()
+    )
+
+
+def _checks(health: HealthSection | None) -> tuple[CheckKind, ...]:
+    if health is None:
+        return ()
+    written = (
+        (CheckKind.HTTP, health.path),
+        (CheckKind.TCP, health.tcp),
+        (CheckKind.COMMAND, health.command),
+    )
+    return tuple(kind for kind, value in written if value is not None)
+
+
+def _claims(definition: ManifestSection) -> Iterator[HostClaim]:
+    for name, environment in pipeline(definition).items():
+        for service, section in definition.services.items():
+            own = environment.services.get(service, OverrideSection()).route
+            place = ("environments", name, "services", service, "route")
+            for host in section.route if own is None else own:
+                yield HostClaim(
+                    environment=name,
+                    service=service,
+                    host=host,
+                    where=("services", service, "route") if own is None else place,
+                    own=own is not None,
+                )
+
+
+def environments(definition: ManifestSection) -> tuple[tuple[str, EnvironmentSpec], ...]:
+    """Every environment, complete, in the order of the pipeline. The definition must be without faults."""
+    services = declared(definition)
+    needs = {service.name: service.needs for service in services}
+    order = {name: index for index, name in enumerate(spec.dependency_order(needs))}
+    ordered = sorted(services, key=lambda service: order[service.name])
+    written = pipeline(definition)
+    last = next(reversed(written))
+    return tuple(
+        (
+            name,
+            _environment(definition, environment, ordered, _strategy(name, environment, last=name == last)),
+        )
+        for name, environment in written.items()
+    )
+
+
+def _environment(
+    definition: ManifestSection,
+    environment: EnvironmentSection,
+    services: Iterable[DeclaredService],
+    chosen: Strategy,
+) -> EnvironmentSpec:
+    services = tuple(services)
+    needed = spec.needed_names(services)
+    return EnvironmentSpec(
+        services=tuple(
+            _service(
+                service,
+                definition.services[service.name],
+                environment.services.get(service.name, OverrideSection()),
+                needed,
+            )
+            for service in services
+        ),
+        strategy=chosen,
+        config=tuple(sorted(environment.config.items())),
+        keep_warm_s=environment.keep_warm,
+    )
+
+
+def _service(
+    declaration: DeclaredService, section: ServiceSection, override: OverrideSection, needed: frozenset[str]
+) -> ServiceSpec:
+    health = section.health or HealthSection()
+    return ServiceSpec(
+        name=declaration.name,
+        run=section.run,
+        serves=spec.serves(declaration, needed),
+        check=Check(
+            kind=spec.check_kind(declaration, needed),
+            path=health.path or "/",
+            command=health.command or (),
+            interval_s=health.interval,
+            timeout_s=health.timeout,
+        ),
+        instances=override.instances or section.instances,
+        needs=section.needs,
+        hosts=section.route if override.route is None else override.route,
+        identity=section.user_by,
+        limits=_limits(section.limits, override.limits),
+        ready_timeout_s=health.deadline,
+        drain_s=section.drain,
+        grace_s=section.grace,
+    )
+
+
+def _limits(base: LimitsSection, override: LimitsSection) -> Limits:
+    return Limits(
+        memory_bytes=override.memory or base.memory,
+        cpus=override.cpus or base.cpus,
+        processes=override.processes or base.processes,
+        open_files=override.open_files or base.open_files,
+    )
+
+
+def _strategy(name: str, environment: EnvironmentSection, *, last: bool) -> Strategy:
+    if environment.strategy is not None:
+        written = environment.strategy.canary
+        return strategy.SWITCH if written is None else _canary(written)
+    return _canary(CanarySection()) if spec.canary_by_default(name, last=last) else strategy.SWITCH
+
+
+def _canary(section: CanarySection) -> Strategy:
+    return strategy.canary(
+        tuple(
+            Stage(exposure_bps=step.share, hold_s=step.hold if step.holds else section.every)
+            for step in section.steps
+        )
+    )
