@@ -34,7 +34,7 @@ HOUSE = {
     "demo/__init__.py": "from tidegate import client, daemon",
     "daemon.py": "from tidegate import engine, haproxy, store, web",
     "testing/__init__.py": "from tidegate import ports",
-    "web/__init__.py": "from tidegate import ports",
+    "web/__init__.py": "from tidegate import engine, ports",
     "engine/__init__.py": "from tidegate import ports\nfrom tidegate.core import model",
     "haproxy/__init__.py": "import socket\nfrom tidegate import paths",
     "store/__init__.py": "import sqlite3",
