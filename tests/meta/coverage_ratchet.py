@@ -83,6 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     found = list(problems(measured, current.coverage))
     for line in found:
         print(f"coverage: {line}", file=sys.stderr)
+    if found:
+        print("coverage: the lines: .venv/bin/coverage report -m --include='*/PART*'", file=sys.stderr)
     return 1 if found else 0
 
 
