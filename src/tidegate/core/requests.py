@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from tidegate import errors
-from tidegate.core import advance, model
+from tidegate.core import advance, model, strategy
 from tidegate.core.model import EnvironmentState, Event, Phase, Reason, Refusal, RolloutRequest
 
 
@@ -196,3 +196,13 @@ def _event(rollout: model.Rollout, reason: Reason, detail: str) -> Event:
     return Event(
         reason=reason, rollout=rollout.id, release=rollout.request.release, phase=rollout.phase, detail=detail
     )
+
+
+def with_strategy(request: RolloutRequest, chosen: model.Strategy) -> RolloutRequest:
+    """The same request by another strategy."""
+    return replace(request, strategy=chosen)
+
+
+def by_switch(request: RolloutRequest) -> RolloutRequest:
+    """The same request with everybody at once."""
+    return with_strategy(request, strategy.SWITCH)

@@ -1,0 +1,358 @@
+"""The composition root: the only module that knows engine and adapters, and makes one process of them.
+
+Started by `tide up`, detached, or in the foreground. The order of starting is the order of dependence:
+folder, store (a second control plane stops here), lease, router, runtime, loop, API. Stopping it leaves
+the apps and the router alone, unless everything shall stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+import tidegate
+from tidegate import errors, paths, ports, telemetry
+from tidegate.artifacts.content import ContentStore
+from tidegate.core.model import EnvironmentKey
+from tidegate.engine import loop, operations, watch
+from tidegate.haproxy.runtime import HAProxyRouter, RouterSettings
+from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
+from tidegate.store.sqlite import SqliteStore
+from tidegate.web import api, views
+
+LEASE_S: Final = 15.0
+#: How long `tide up` waits for the control plane to answer.
+START_LIMIT_S: Final = 30.0
+#: How long stopping all apps may take beyond their own grace.
+STOP_LIMIT_S: Final = 60.0
+#: Loopback ports for calls between services; below Linux's ephemeral range (32768 on).
+LINK_PORTS: Final = range(21000, 21128)
+DEFAULT_PORT: Final = 8080
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a control plane was started; kept beside its state, so that `tide up` alone starts it again."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    link_ports: tuple[int, int] = (LINK_PORTS.start, LINK_PORTS.stop)
+    run_as: str = "auto"
+
+
+class SystemClock:
+    """`ports.Clock` of this machine."""
+
+    def monotonic(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def now(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclass(slots=True, kw_only=True)
+class ControlPlane:
+    """One running control plane."""
+
+    home: paths.Home
+    settings: Settings
+    store: SqliteStore
+    router: HAProxyRouter
+    runtime: ProcessRuntime
+    watch: watch.Watch
+    lease: ports.Lease
+    server: uvicorn.Server | None = None
+    stop_everything: bool = False
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def request_stop(self) -> None:
+        """Let the API finish its answers, then end. Callable from any thread."""
+        self._stopping.set()
+        if self.server is not None:
+            self.server.should_exit = True
+
+    def request_stop_everything(self) -> None:
+        """The same, and stop all apps and the router."""
+        self.stop_everything = True
+        self.request_stop()
+
+    def close(self) -> None:
+        """After the API has ended."""
+        self.watch.stop()
+        if self.stop_everything:
+            _stop_apps(self)
+        self.store.release_lease(self.lease)
+        self.store.close()
+
+
+def load_settings(home: paths.Home) -> Settings:
+    """As it was started last; defaults for the first time. Raises StorageError."""
+    try:
+        stored = json.loads(home.settings.read_text("utf-8"))
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, ValueError) as error:
+        raise errors.StorageError(
+            f"The settings {home.settings} cannot be read: {error}.", hint="Mend or remove the file."
+        ) from error
+    known = {name: value for name, value in stored.items() if name in Settings.__dataclass_fields__}
+    known["link_ports"] = tuple(known.get("link_ports", Settings().link_ports))
+    return Settings(**known)
+
+
+def _save_settings(home: paths.Home, settings: Settings) -> None:
+    temporary = home.settings.with_suffix(".tmp")
+    try:
+        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", "utf-8")
+        temporary.replace(home.settings)
+    except OSError as error:
+        raise errors.StorageError(
+            f"The settings {home.settings} cannot be written: {error.strerror}."
+        ) from error
+
+
+def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
+    """Everything started but the API. Raises TidegateError; then nothing is left running that was not."""
+    home.create()
+    clock = SystemClock()
+    with contextlib.ExitStack() as undo:
+        store = SqliteStore(home.database)
+        undo.callback(store.close)
+        # The lock on the data folder proves that the holder before us on this machine is gone: the same
+        # name lets us take the lease over at once, with a new epoch.
+        renewed_at = clock.monotonic()
+        lease = store.acquire(f"{socket.gethostname()}:{home.root}", ttl_s=LEASE_S)
+        revisions = itertools.count(lease.epoch << 40)
+        content = ContentStore(home.packages)
+        link_ports = tuple(range(*settings.link_ports))
+        router = HAProxyRouter(
+            home.router,
+            RouterSettings(host=settings.host, port=settings.port, link_ports=link_ports),
+            revisions=revisions,
+        )
+        router.start()
+        runtime = ProcessRuntime(
+            home.instances,
+            content=_verified(content),
+            settings=ProcessSettings(
+                run_as=settings.run_as, reserved_ports=frozenset((*link_ports, settings.port))
+            ),
+            revisions=revisions,
+        )
+        _save_settings(home, settings)
+        adapters = loop.Adapters(store=store, runtime=runtime, router=router, clock=clock)
+        controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
+        plane = ControlPlane(
+            home=home,
+            settings=settings,
+            store=store,
+            router=router,
+            runtime=runtime,
+            lease=lease,
+            watch=watch.Watch(controller, store, clock, on_lost=lambda: plane.request_stop()),
+        )
+        plane.server = _server(plane, controller, content, clock, link_ports)
+        undo.pop_all()
+    return plane
+
+
+def _verified(content: ContentStore) -> Callable[[str], Path]:
+    """The unpacked tree of a package, every byte of it hashed before anything runs from it."""
+
+    def path(digest: str) -> Path:
+        content.verify(digest)
+        return content.path(digest)
+
+    return path
+
+
+def _server(
+    plane: ControlPlane,
+    controller: loop.Controller,
+    content: ContentStore,
+    clock: ports.Clock,
+    link_ports: tuple[int, ...],
+) -> uvicorn.Server:
+    context = api.Context(
+        operations=operations.Operations(
+            controller=controller,
+            store=plane.store,
+            lease=plane.lease,
+            clock=clock,
+            content=content,
+            link_ports=link_ports,
+            wake=plane.watch.wake,
+        ),
+        store=plane.store,
+        runtime=plane.runtime,
+        content=content,
+        watched=plane.watch,
+        listening=views.Listening(host=plane.settings.host, port=plane.settings.port),
+        version=tidegate.__version__,
+        home=str(plane.home.root),
+        pid=os.getpid(),
+        stop=plane.request_stop,
+        stop_apps=plane.request_stop_everything,
+    )
+    config = uvicorn.Config(
+        api.create_app(context),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
+
+
+def _api_socket(home: paths.Home) -> socket.socket:
+    """Listening, for this user only. The store's lock proves that an old file belongs to nobody."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        home.socket.unlink(missing_ok=True)
+        listener.bind(str(home.socket))
+    except OSError as error:
+        raise errors.StorageError(f"The socket {home.socket} cannot be made: {error.strerror}.") from error
+    finally:
+        os.umask(before)
+    listener.listen(128)
+    return listener
+
+
+def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    """Run a control plane in this process until it is told to stop. Raises TidegateError if it cannot start."""
+    telemetry.configure()
+    log = telemetry.logger("daemon")
+    plane = assemble(home, settings)
+    listener = _api_socket(home)
+    plane.watch.start()
+    log.info("started", version=tidegate.__version__, home=str(home.root), pid=os.getpid())
+    on_ready()
+    try:
+        if plane.server is not None:
+            plane.server.run(sockets=[listener])
+    finally:
+        home.socket.unlink(missing_ok=True)
+        plane.close()
+        log.info("stopped", everything=plane.stop_everything)
+
+
+def _stop_apps(plane: ControlPlane) -> None:
+    """First the way in, then who answers: nothing new arrives while instances end their work."""
+    plane.router.stop()
+    deadline = time.monotonic() + STOP_LIMIT_S
+    keys = plane.store.environments()
+    for key in keys:
+        for group in plane.runtime.observe(key).groups:
+            plane.runtime.remove(group.id, key=f"stop:{group.id}")
+    while _running(plane, keys) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    plane.runtime.close()
+
+
+def _running(plane: ControlPlane, keys: tuple[EnvironmentKey, ...]) -> bool:
+    return any(plane.runtime.observe(key).groups for key in keys)
+
+
+# --- starting it detached --------------------------------------------------------------------------
+
+
+def start_detached(home: paths.Home, settings: Settings) -> int:
+    """Start a control plane that outlives this process; its pid, once it answers.
+
+    Raises what it failed with, and UnreachableError when it says nothing for `START_LIMIT_S`.
+    """
+    home.create()
+    read_end, write_end = os.pipe()
+    try:
+        with home.log.open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tidegate.daemon",
+                    str(home.root),
+                    json.dumps(asdict(settings)),
+                    str(write_end),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                pass_fds=(write_end,),
+            )
+    except OSError as error:
+        os.close(read_end)
+        raise errors.StorageError(f"The log {home.log} cannot be written: {error.strerror}.") from error
+    finally:
+        os.close(write_end)
+    return _await_ready(process, read_end, home)
+
+
+def _await_ready(process: subprocess.Popen[bytes], read_end: int, home: paths.Home) -> int:
+    with os.fdopen(read_end, "rb") as pipe:
+        readable, _, _ = select.select([pipe], [], [], START_LIMIT_S)
+        line = pipe.readline() if readable else b""
+    if line.strip() == READY:
+        return process.pid
+    if line:
+        raise StartError(json.loads(line))
+    raise errors.UnreachableError(
+        f"The control plane did not start within {START_LIMIT_S:g} s.", hint=f"Its log is {home.log}."
+    )
+
+
+READY: Final = b"ready"
+
+
+class StartError(errors.MachineError):
+    """The control plane could not start."""
+
+    def __init__(self, problem: dict[str, object]) -> None:
+        """`problem`: `web.schemas.Problem` of the process that failed."""
+        self.problem = problem
+        super().__init__(str(problem["title"]), hint=str(problem["detail"]) or None)
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point of the detached process: folder, settings as JSON, descriptor to report on."""
+    root, settings_text, ready_text = arguments
+    stored = json.loads(settings_text)
+    settings = Settings(**{**stored, "link_ports": tuple(stored["link_ports"])})
+    ready = int(ready_text)
+
+    def report(line: bytes) -> None:
+        with contextlib.suppress(OSError):  # who started us has gone: nobody to tell
+            os.write(ready, line + b"\n")
+            os.close(ready)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        serve(paths.Home(Path(root)), settings, on_ready=lambda: report(READY))
+    except errors.TidegateError as error:
+        report(api.problem(error).model_dump_json().encode())
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

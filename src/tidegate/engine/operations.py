@@ -1,0 +1,194 @@
+"""What people can ask of the control plane, with everything that the core may not look up itself.
+
+Gathers randomness, time, ports and packages, builds the request, and lets the core decide on the committed
+state. Neighbours: `web.api` translates HTTP to these calls; `loop.Controller` commits the decisions.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from tidegate import errors, ports
+from tidegate.core import model, plan, requests, strategy
+from tidegate.core.model import EnvironmentKey, Refusal, RolloutKind, RolloutRequest
+from tidegate.engine import loop
+
+#: Newest releases per app, and newest rollouts per environment, whose packages are kept beside those that run.
+KEPT_RELEASES = 20
+
+
+class Content(Protocol):
+    """Packages that are on this machine."""
+
+    def digests(self) -> Collection[str]:
+        """All that are complete."""
+
+    def collect(self, keep: Collection[str]) -> tuple[str, ...]:
+        """Remove all others; their digests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Who asks, why, and under which idempotency key."""
+
+    by: str = ""
+    why: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """Deploy, roll back, steer. Safe to call from any thread."""
+
+    controller: loop.Controller
+    store: ports.Store
+    lease: ports.Lease
+    clock: ports.Clock
+    content: Content
+    link_ports: tuple[int, ...]
+    wake: Callable[[], None]
+    """Called after each accepted request, so that the loop looks at once."""
+
+    def add_release(self, release: model.Release) -> model.Release:
+        """Number a release whose package is here, or return the one that is the same. Raises NotFoundError."""
+        if release.digest not in self.content.digests():
+            raise errors.NotFoundError(f"The package {release.digest} is not here.", hint="Upload it first.")
+        added = self.store.add_release(self.lease, release)
+        self.content.collect(self._kept())
+        return added
+
+    def deploy(
+        self, key: EnvironmentKey, release: int, asked: Asked, *, supersede: bool
+    ) -> requests.Decision:
+        """Bring a release into an environment."""
+        request = self.deploy_request(key, release, asked)
+        return self._decided(
+            key, lambda state: requests.start(state, _adapted(state, request), supersede=supersede)
+        )
+
+    def deploy_request(self, key: EnvironmentKey, release: int, asked: Asked) -> RolloutRequest:
+        """The request of a deploy, with links and tokens. Raises NotFoundError, RefusedError."""
+        found = self._release(key.app, release)
+        spec = found.environment(key.environment)
+        if spec is None:
+            known = ", ".join(name for name, _ in found.environments)
+            raise errors.RefusedError(
+                f"{found.name} does not know the environment {key.environment}.",
+                reason=Refusal.UNKNOWN_ENVIRONMENT.value,
+                hint=f"Its tidegate.yaml names: {known}.",
+            )
+        return self._request(key, RolloutKind.DEPLOY, found, spec, asked)
+
+    def rollback(
+        self, key: EnvironmentKey, to: int | None, asked: Asked, *, canary: bool, supersede: bool
+    ) -> requests.Decision:
+        """Go back to a release that was live, with its configuration as it was; by a switch unless `canary`."""
+        state = self.store.load(key).state
+        history = tuple(record.rollout for record in self.store.history(key, limit=1000))
+        past = requests.rollback_target(state, history, to)
+        request = self._request(
+            key, RolloutKind.ROLLBACK, self._release(key.app, past.release), past.spec, asked
+        )
+        if not canary:
+            request = requests.by_switch(request)
+        return self._decided(key, lambda current: requests.start(current, request, supersede=supersede))
+
+    def steer(
+        self, key: EnvironmentKey, decide: Callable[[model.EnvironmentState], requests.Decision]
+    ) -> requests.Decision:
+        """Pause, resume, promote or abort. Raises NotFoundError, RefusedError."""
+        self._known(key)
+        return self._decided(key, decide)
+
+    def plan(self, key: EnvironmentKey, release: int, *, supersede: bool) -> plan.Plan:
+        """What a deploy would do."""
+        request = self.deploy_request(key, release, Asked())
+        state = self.store.load(key).state
+        return plan.plan(state, _adapted(state, request), supersede=supersede)
+
+    def _decided(
+        self, key: EnvironmentKey, decide: Callable[[model.EnvironmentState], requests.Decision]
+    ) -> requests.Decision:
+        decision = self.controller.request(key, decide)
+        self.wake()
+        return decision
+
+    def _request(
+        self,
+        key: EnvironmentKey,
+        kind: RolloutKind,
+        release: model.Release,
+        spec: model.EnvironmentSpec,
+        asked: Asked,
+    ) -> RolloutRequest:
+        if release.digest not in self.content.digests():
+            raise errors.RefusedError(
+                f"The package of {release.name} is no longer on this machine.",
+                reason=Refusal.NOT_KEPT.value,
+                hint=f"The newest {KEPT_RELEASES} releases are kept; deploy its source again.",
+            )
+        self._refuse_taken_hosts(key, spec)
+        needed = tuple(sorted({name for service in spec.services for name in service.needs}))
+        return RolloutRequest(
+            kind=kind,
+            release=release.number,
+            digest=release.digest,
+            spec=spec,
+            strategy=spec.strategy,
+            links=self.store.reserve_link_ports(self.lease, key, needed, self.link_ports),
+            salt=secrets.token_hex(8),
+            preview=secrets.token_urlsafe(24),
+            by=asked.by,
+            why=asked.why,
+            key=asked.key,
+            at=self.clock.now(),
+        )
+
+    def _refuse_taken_hosts(self, key: EnvironmentKey, spec: model.EnvironmentSpec) -> None:
+        wanted = {host for service in spec.services for host in service.hosts}
+        for other in self.store.environments():
+            if other == key:
+                continue
+            for placement in self.store.load(other).state.placements:
+                taken = wanted & {host for service in placement.spec.services for host in service.hosts}
+                if taken:
+                    raise errors.RefusedError(
+                        f"The host {min(taken)} is served by {other} already.",
+                        reason=Refusal.HOST_TAKEN.value,
+                        hint="Give this environment a route of its own: "
+                        f"environments.{key.environment}.services.NAME.route.",
+                    )
+
+    def _release(self, app: str, number: int) -> model.Release:
+        found = self.store.release(app, number)
+        if found is None:
+            raise errors.NotFoundError(f"{app} has no release r{number}.", hint="`tide releases` lists them.")
+        return found
+
+    def _known(self, key: EnvironmentKey) -> None:
+        if key not in self.store.environments():
+            raise errors.NotFoundError(
+                f"Nothing was ever deployed to {key}.", hint="`tide deploy` brings the first release."
+            )
+
+    def _kept(self) -> set[str]:
+        """Digests that run, that a rollout asks for, and those of the newest releases of each app."""
+        states = [self.store.load(key).state for key in self.store.environments()]
+        kept = {placement.digest for state in states for placement in state.placements}
+        kept |= {rollout.request.digest for state in states for rollout in (state.rollout,) if rollout}
+        kept |= {state.pending.digest for state in states if state.pending}
+        for state in states:
+            kept |= {r.rollout.request.digest for r in self.store.history(state.key, limit=KEPT_RELEASES)}
+        for app in sorted({state.key.app for state in states}):
+            kept |= {release.digest for release in self.store.releases(app, limit=KEPT_RELEASES)}
+        return kept
+
+
+def _adapted(state: model.EnvironmentState, request: RolloutRequest) -> RolloutRequest:
+    """With nothing live there is nobody to compare with: the first release takes over by a switch."""
+    if state.live is not None:
+        return request
+    return requests.with_strategy(request, strategy.for_first_release(request.strategy))

@@ -1,0 +1,143 @@
+"""The thread that steps every environment, and what it saw last.
+
+Hides pace and threads: it looks at once after a request, soon while something moves, and once a second
+when nothing does. A part of the world that fails is seen in the view; it never ends the watch. Only a
+lost lease does. Neighbours: `daemon` starts it, `web` reads its views.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from tidegate import errors, ports
+from tidegate.core import model
+from tidegate.core.model import EnvironmentKey
+from tidegate.engine import execute, loop, traffic
+
+#: Pause after a step that changed something: the next look shows whether it came through.
+PAUSE_CHANGED_S: Final = 0.02
+#: Pause while a rollout runs or something waits to be stopped.
+PAUSE_BUSY_S: Final = 0.2
+#: Pause when all is quiet.
+PAUSE_IDLE_S: Final = 1.0
+
+
+class Watch:
+    """Steps all environments until it is told to stop."""
+
+    def __init__(
+        self,
+        controller: loop.Controller,
+        store: ports.Store,
+        clock: ports.Clock,
+        *,
+        on_lost: Callable[[], None],
+    ) -> None:
+        """`on_lost`: called once, when another control plane has taken over."""
+        self._controller, self._store, self._clock = controller, store, clock
+        self._on_lost = on_lost
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._views: dict[EnvironmentKey, loop.View] = {}
+        self._meters: dict[EnvironmentKey, traffic.TrafficMeter] = {}
+        self._trouble: tuple[execute.Failure, ...] = ()
+        self._logged: dict[str, str] = {}
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger(part="loop")
+        self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that runs."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    def view(self, key: EnvironmentKey) -> loop.View:
+        """The newest look, with the newest committed state. Raises NotFoundError."""
+        versioned = self._store.load(key)
+        if versioned.version == 0:
+            raise errors.NotFoundError(
+                f"Nothing was ever deployed to {key}.", hint="`tide deploy` brings the first release."
+            )
+        blind = loop.View(state=versioned.state, observed=model.Observation(runtime=None, routes=None))
+        seen = self._views.get(key, blind)
+        return loop.View(
+            state=versioned.state,
+            observed=seen.observed,
+            failures=seen.failures + self._trouble,
+            at=seen.at,
+            changed=seen.changed,
+        )
+
+    def meter(self, key: EnvironmentKey) -> traffic.TrafficMeter:
+        """Its traffic."""
+        return self._meters.setdefault(key, traffic.TrafficMeter())
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                pause_s = self._round()
+                self._trouble = ()
+            except errors.FencedError as error:
+                self._log.error("lease lost", detail=str(error))
+                self._on_lost()
+                return
+            except errors.TidegateError as error:
+                self._in_trouble(error)
+                pause_s = PAUSE_IDLE_S
+            except Exception as error:  # noqa: BLE001 - the last line of defence: the apps need their control plane
+                self._log.exception("unexpected error in the loop")
+                self._in_trouble(
+                    errors.TidegateError(f"The control plane's loop failed: {type(error).__name__}.")
+                )
+                pause_s = PAUSE_IDLE_S
+            self._wake.wait(pause_s)
+
+    def _round(self) -> float:
+        self._controller.renew_if_due()
+        views = [self._stepped(key) for key in self._store.environments()]
+        if any(view.changed for view in views):
+            return PAUSE_CHANGED_S
+        return PAUSE_BUSY_S if any(_is_busy(view) for view in views) else PAUSE_IDLE_S
+
+    def _stepped(self, key: EnvironmentKey) -> loop.View:
+        try:
+            view = self._controller.step(key)
+        except errors.ConflictError:
+            view = self._controller.step(key)  # a request was committed in between: look again
+        self._views[key] = view
+        if view.observed.routes is not None:
+            self.meter(key).feed(view.state, view.observed.routes, self._clock.monotonic())
+        for failure in view.failures:
+            self._log_once(failure)
+        return view
+
+    def _in_trouble(self, error: errors.TidegateError) -> None:
+        failure = execute.Failure(key="loop", error=error)
+        self._trouble = (failure,)
+        self._log_once(failure)
+
+    def _log_once(self, failure: execute.Failure) -> None:
+        """The same failure in each step is one line, until it says something else."""
+        text = str(failure.error)
+        if self._logged.get(failure.key) != text:
+            self._logged[failure.key] = text
+            self._log.warning("failed", what=failure.key, detail=text)
+
+
+def _is_busy(view: loop.View) -> bool:
+    state = view.state
+    passing = {model.Role.INCOMING, model.Role.RETIRING}
+    return state.rollout is not None or any(placement.role in passing for placement in state.placements)

@@ -1,0 +1,1 @@
+"""The HTTP API of the control plane. Knows the engine's operations, never the adapters."""

@@ -1,0 +1,386 @@
+"""The JSON API of the control plane, on a Unix socket whose file permissions are the authorisation.
+
+Every change answers with the environment as it stands after the decision; every error is a problem object
+(RFC 9457) made from the exception tree, so that no handler chooses a status of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Annotated, Protocol
+
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from tidegate import errors, manifest, ports
+from tidegate.core import model, requests
+from tidegate.core.model import EnvironmentKey
+from tidegate.engine import loop, operations, traffic
+from tidegate.web import schemas, views
+
+#: Compressed size above which an upload is refused before it is read.
+UPLOAD_BYTES_MAX = 4 * 1024**3
+#: Uploads up to this size are kept in memory on their way into the content store.
+SPOOL_BYTES = 8 * 1024**2
+#: How often followed logs are looked at.
+FOLLOW_INTERVAL_S = 0.2
+NAME = r"^[a-z][a-z0-9-]{0,39}$"
+
+
+class StoredPackage(Protocol):
+    """A package that was taken in."""
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` + hex."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Unpacked."""
+
+    @property
+    def files(self) -> int:
+        """Number of regular files."""
+
+
+class Content(operations.Content, Protocol):
+    """The content store, as the API needs it."""
+
+    def add(self, stream: IO[bytes], *, digest: str | None = None) -> StoredPackage:
+        """Verify and unpack an archive. Raises ArtifactError, StorageError."""
+
+
+class Watched(Protocol):
+    """The loop's last look at each environment."""
+
+    def view(self, key: EnvironmentKey) -> loop.View:
+        """The newest look. Raises NotFoundError."""
+
+    def meter(self, key: EnvironmentKey) -> traffic.TrafficMeter:
+        """Its traffic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Everything that the handlers use."""
+
+    operations: operations.Operations
+    store: ports.Store
+    runtime: ports.Runtime
+    content: Content
+    watched: Watched
+    listening: views.Listening
+    version: str
+    home: str
+    pid: int
+    stop: Callable[[], None]
+    """Stop the control plane; the apps go on."""
+    stop_apps: Callable[[], None]
+    """Stop the control plane, all apps and the router."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewRelease(_Body):
+    """A package and the manifest that goes with it."""
+
+    manifest: str = Field(max_length=1024 * 1024)
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    revision: str = Field(default="", max_length=200)
+
+
+class Deploy(_Body):
+    """Bring a release into an environment."""
+
+    release: int = Field(ge=1)
+    supersede: bool = False
+    why: str = Field(default="", max_length=2000)
+    key: str = Field(default="", max_length=200)
+
+
+class Rollback(_Body):
+    """Go back to a release that was live."""
+
+    to: int | None = Field(default=None, ge=1)
+    canary: bool = False
+    supersede: bool = False
+    why: str = Field(default="", max_length=2000)
+    key: str = Field(default="", max_length=200)
+
+
+class Steer(_Body):
+    """Act on the rollout in progress; `rollout` guards against acting on another than was seen."""
+
+    rollout: int | None = None
+    full: bool = False
+
+
+class Shutdown(_Body):
+    """Stop the control plane."""
+
+    apps: bool = False
+
+
+def _key(
+    app: Annotated[str, Path(pattern=NAME)], environment: Annotated[str, Path(pattern=NAME)]
+) -> EnvironmentKey:
+    return EnvironmentKey(app=app, environment=environment)
+
+
+Key = Annotated[EnvironmentKey, Depends(_key)]
+By = Annotated[str, Header(alias="X-Tidegate-By", max_length=100)]
+ENVIRONMENT = "/v1/apps/{app}/environments/{environment}"
+
+
+def create_app(context: Context) -> FastAPI:
+    """The application for one control plane."""
+    app = FastAPI(title="Tidegate", version=context.version, docs_url=None, redoc_url=None)
+    app.add_exception_handler(errors.TidegateError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    _add_control_plane(app, context)
+    _add_releases(app, context)
+    _add_rollouts(app, context)
+    _add_looking(app, context)
+    return app
+
+
+def problem(error: errors.TidegateError) -> schemas.Problem:
+    """An exception of the tree, as the API and `--json` show it."""
+    return schemas.Problem(
+        type=error.kind,
+        title=error.message,
+        status=error.http_status,
+        detail=error.hint or "",
+        reason=error.reason if isinstance(error, errors.RefusedError) else None,
+        exit_status=error.exit_status,
+        problems=[str(p) for p in error.problems] if isinstance(error, errors.ManifestError) else [],
+    )
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, errors.TidegateError):
+        raise error
+    answer = problem(error)
+    return JSONResponse(answer.model_dump(), status_code=answer.status, media_type="application/problem+json")
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    """Says where and what, never echoes the value: it may be a secret."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
+    return await _on_error(request, errors.RequestError(f"The request is not valid: {found}."))
+
+
+def _add_control_plane(app: FastAPI, context: Context) -> None:
+    @app.get("/v1/status")
+    def status() -> schemas.ControlPlane:
+        return schemas.ControlPlane(
+            version=context.version,
+            home=context.home,
+            pid=context.pid,
+            listen=f"{context.listening.host}:{context.listening.port}",
+            environments=[_environment(context, key) for key in context.store.environments()],
+        )
+
+    @app.post("/v1/shutdown", status_code=202)
+    def shutdown(body: Shutdown) -> dict[str, bool]:
+        (context.stop_apps if body.apps else context.stop)()
+        return {"apps": body.apps}
+
+
+def _add_releases(app: FastAPI, context: Context) -> None:
+    @app.post("/v1/packages", status_code=201)
+    async def upload(
+        request: Request, digest: Annotated[str | None, Query(pattern=r"^sha256:[0-9a-f]{64}$")] = None
+    ) -> schemas.Package:
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            received = 0
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > UPLOAD_BYTES_MAX:
+                    raise errors.ArtifactError(f"The package is larger than {UPLOAD_BYTES_MAX} bytes.")
+                await run_in_threadpool(spool.write, chunk)
+            spool.seek(0)
+            package = await run_in_threadpool(context.content.add, spool, digest=digest)
+        return schemas.Package(digest=package.digest, size_bytes=package.size_bytes, files=package.files)
+
+    @app.get("/v1/packages/{digest}")
+    def has_package(digest: str) -> dict[str, bool]:
+        return {"kept": digest in context.content.digests()}
+
+    @app.post("/v1/releases", status_code=201)
+    def add_release(body: NewRelease, by: By = "") -> schemas.Release:
+        parsed = manifest.parse(body.manifest)
+        release = model.Release(
+            app=parsed.app,
+            number=0,
+            digest=body.digest,
+            environments=parsed.environments,
+            revision=body.revision,
+            created_at=context.operations.clock.now(),
+            created_by=by,
+        )
+        return views.release(context.operations.add_release(release), kept=True)
+
+    @app.get("/v1/apps/{app}/releases")
+    def releases(app: str, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> list[schemas.Release]:
+        kept = set(context.content.digests())
+        return [views.release(r, kept=r.digest in kept) for r in context.store.releases(app, limit=limit)]
+
+    @app.get("/v1/apps/{app}/releases/{number}")
+    def release(app: str, number: int) -> schemas.Release:
+        found = context.store.release(app, number)
+        if found is None:
+            raise errors.NotFoundError(f"{app} has no release r{number}.", hint="`tide releases` lists them.")
+        return views.release(found, kept=found.digest in set(context.content.digests()))
+
+
+def _add_rollouts(app: FastAPI, context: Context) -> None:
+    act = context.operations
+
+    def accepted(key: EnvironmentKey, decision: requests.Decision) -> schemas.Accepted:
+        return schemas.Accepted(
+            no_op=decision.no_op,
+            rollout=decision.rollout,
+            environment=_environment(context, key, decision.state),
+        )
+
+    @app.post(f"{ENVIRONMENT}/deploy", status_code=202)
+    def deploy(key: Key, body: Deploy, by: By = "") -> schemas.Accepted:
+        asked = operations.Asked(by=by, why=body.why, key=body.key)
+        return accepted(key, act.deploy(key, body.release, asked, supersede=body.supersede))
+
+    @app.post(f"{ENVIRONMENT}/rollback", status_code=202)
+    def rollback(key: Key, body: Rollback, by: By = "") -> schemas.Accepted:
+        asked = operations.Asked(by=by, why=body.why, key=body.key)
+        decision = act.rollback(key, body.to, asked, canary=body.canary, supersede=body.supersede)
+        return accepted(key, decision)
+
+    @app.post(f"{ENVIRONMENT}/abort", status_code=202)
+    def abort(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+        return accepted(key, act.steer(key, lambda s: requests.abort(s, by=by, rollout=body.rollout)))
+
+    @app.post(f"{ENVIRONMENT}/pause", status_code=202)
+    def pause(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+        return accepted(key, act.steer(key, lambda s: requests.pause(s, by=by, rollout=body.rollout)))
+
+    @app.post(f"{ENVIRONMENT}/resume", status_code=202)
+    def resume(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+        return accepted(key, act.steer(key, lambda s: requests.resume(s, by=by, rollout=body.rollout)))
+
+    @app.post(f"{ENVIRONMENT}/promote", status_code=202)
+    def promote(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+        return accepted(
+            key, act.steer(key, lambda s: requests.promote(s, by=by, full=body.full, rollout=body.rollout))
+        )
+
+    @app.post(f"{ENVIRONMENT}/plan")
+    def plan(key: Key, body: Deploy) -> schemas.Plan:
+        planned = act.plan(key, body.release, supersede=body.supersede)
+        return schemas.Plan(
+            release=planned.release,
+            previous_release=planned.previous_release,
+            no_op=planned.no_op,
+            flip=planned.flip,
+            steps=list(planned.steps),
+        )
+
+
+def _add_looking(app: FastAPI, context: Context) -> None:
+    @app.get(ENVIRONMENT)
+    def environment(key: Key) -> schemas.Environment:
+        return _environment(context, key)
+
+    @app.get(f"{ENVIRONMENT}/history")
+    def history(key: Key, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> list[schemas.Rollout]:
+        return [views.recorded(record) for record in context.store.history(key, limit=limit)]
+
+    @app.get(f"{ENVIRONMENT}/events")
+    def events(
+        key: Key, after: int = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 500
+    ) -> list[schemas.Event]:
+        return [views.event(record) for record in context.store.events(key, after=after, limit=limit)]
+
+    @app.get(f"{ENVIRONMENT}/preview")
+    def preview(key: Key) -> schemas.Preview:
+        token = context.store.load(key).state.route.preview
+        if not token:
+            raise errors.NotFoundError(
+                f"No release is on its way into {key}.", hint="A preview exists while a rollout runs."
+            )
+        return schemas.Preview(header="X-Tidegate-Preview", token=token, cookie="tidegate_preview")
+
+    @app.get(f"{ENVIRONMENT}/logs")
+    def logs(
+        key: Key,
+        service: str | None = None,
+        placement: int | None = None,
+        tail: Annotated[int, Query(ge=0, le=100_000)] = 100,
+        *,
+        follow: bool = False,
+    ) -> StreamingResponse:
+        lines = _log_lines(context, key, service=service, placement=placement, tail=tail, follow=follow)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+def _environment(
+    context: Context, key: EnvironmentKey, state: model.EnvironmentState | None = None
+) -> schemas.Environment:
+    """As last seen; with `state`, as just decided."""
+    view = context.watched.view(key)
+    if state is not None:
+        view = loop.View(state=state, observed=view.observed, failures=view.failures, at=view.at)
+    return views.environment(view, context.watched.meter(key), context.listening)
+
+
+def _log_lines(
+    context: Context,
+    key: EnvironmentKey,
+    *,
+    service: str | None,
+    placement: int | None,
+    tail: int,
+    follow: bool,
+) -> Iterator[str]:
+    """One JSON object a line. Groups follow one after the other, or mixed as they come when followed."""
+    state = context.store.load(key).state
+    known: dict[str, tuple[int, str]] = {}
+    for record in reversed(context.store.history(key)):
+        rollout = record.rollout
+        if rollout.placement is not None and rollout.placement == placement:
+            for spec in rollout.request.spec.services:
+                group = model.group_id(key, rollout.placement, spec.name)
+                known[group] = (rollout.request.release, spec.name)
+    for present in state.placements:
+        if placement in (None, present.id):
+            for spec in present.spec.services:
+                known[model.group_id(key, present.id, spec.name)] = (present.release, spec.name)
+    wanted = {group: about for group, about in known.items() if service in (None, about[1])}
+    for line in _merged(context, tuple(wanted), tail=tail, follow=follow):
+        release, name = wanted[line.group_id]
+        about = schemas.LogLine(service=name, release=release, index=line.index, text=line.text)
+        yield about.model_dump_json() + "\n"
+
+
+def _merged(context: Context, groups: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[ports.LogLine]:
+    sources = [context.runtime.logs(group, tail=tail, follow=follow) for group in groups]
+    while sources:
+        idle = True
+        for source in tuple(sources):
+            for line in source:
+                if line is None:
+                    break
+                idle = False
+                yield line
+            else:
+                sources.remove(source)
+        if idle:
+            context.operations.clock.sleep(FOLLOW_INTERVAL_S)
