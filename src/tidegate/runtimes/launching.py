@@ -1,0 +1,209 @@
+"""Starting shims: the environment an app gets, the port it is given, the plan, and the shim's answer.
+
+Hides how a plan reaches a shim (an anonymous file in memory, so that no secret is in an argument, an
+environment or on a disk) and how a port is chosen (round robin, so that a router that still knows an instance
+of a moment ago does not reach another one at its port).
+
+Neighbours: process.py (decides what to start), shim.py (is started), instances.py (where it lives).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import string
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate import errors
+from tidegate.core import model
+from tidegate.runtimes import accounts, instances
+from tidegate.runtimes import plan as plans
+
+SHIM = Path(__file__).with_name("shim.py")
+
+#: From the start of a shim to its answer; on an idle machine it takes 0.05 s.
+_ANSWER_S = 20.0
+
+_INHERITED = frozenset({"PATH", "LANG", "TZ"})
+
+
+# --- environment --------------------------------------------------------------------------------------
+
+
+def environment(
+    layout: instances.Layout, group: model.InstanceGroup, index: int, port: int | None
+) -> dict[str, str]:
+    """What the app is started with: a few variables of ours, its configuration, and who and where it is."""
+    name = f"{group.id}.{index}"
+    data = str(layout.data_of(group.key))
+    found = {"PATH": os.defpath}
+    found |= {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}
+    found |= dict(group.environment)
+    found |= {
+        "HOST": "127.0.0.1",
+        "HOME": data,
+        "TMPDIR": str(layout.temporary_of(name)),
+        "TIDEGATE_APP": group.key.app,
+        "TIDEGATE_SERVICE": group.service,
+        "TIDEGATE_RELEASE": f"r{group.release}",
+        "TIDEGATE_ENVIRONMENT": group.key.environment,
+        "TIDEGATE_INSTANCE": name,
+        "TIDEGATE_DIGEST": group.digest,
+        "TIDEGATE_DATA": data,
+    }
+    if port is not None:
+        found["PORT"] = str(port)
+    return found
+
+
+def fill(arguments: Iterable[str], variables: Mapping[str, str]) -> list[str]:
+    """`$NAME` and `${NAME}` replaced by their values, `$$` by `$`; unknown names stay as they are."""
+    return [string.Template(argument).safe_substitute(variables) for argument in arguments]
+
+
+# --- ports --------------------------------------------------------------------------------------------
+
+
+def port_is_free(port: int) -> bool:
+    """Whether an app could listen on that loopback port now, without any socket option."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def choose_port(last: Path, candidates: range, taken: frozenset[int]) -> int:
+    """The next free port after the one that was given out last. Called under the lock.
+
+    `last`: the file that remembers it. Raises PortTakenError when there is none, OSError.
+    """
+    try:
+        begin = candidates.index(int(last.read_text(encoding="ascii"))) + 1
+    except (OSError, ValueError):
+        begin = 0
+    for offset in range(len(candidates)):
+        port = candidates[(begin + offset) % len(candidates)]
+        if port not in taken and port_is_free(port):
+            last.write_text(str(port), encoding="ascii")
+            return port
+    raise errors.PortTakenError(
+        f"No port from {candidates[0]} to {candidates[-1]} is free for another instance.",
+        hint="Give the process runtime a larger range of ports.",
+    )
+
+
+# --- folders of the app's own ---------------------------------------------------------------------------
+
+
+def own_folder(path: Path, owner: accounts.Account | None) -> None:
+    """Make a folder that only the app's user may enter. OSError if the disk refuses."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    if owner is not None:
+        os.chown(path, owner.user, owner.group, follow_symlinks=False)
+    path.chmod(0o700)
+
+
+# --- shims --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    name: str
+    process: subprocess.Popen[bytes]
+
+
+def hand_over(plan: plans.Plan) -> int:
+    """A descriptor of an anonymous file in memory that holds the plan, to be a process's standard input."""
+    handle = os.memfd_create("tidegate-plan")
+    with open(handle, "wb", closefd=False) as file:
+        file.write(json.dumps(plan).encode())
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
+
+
+def plan_of(shim: int) -> plans.Plan | None:
+    """The plan that a living shim was given, read from its standard input; None if it may not be read."""
+    try:
+        plan: plans.Plan = json.loads(Path(f"/proc/{shim}/fd/0").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return plan if plan.get("version") == plans.VERSION else None
+
+
+def spawn(plan: plans.Plan, *arguments: str, answer: int) -> subprocess.Popen[bytes]:
+    """Run shim.py with the plan. `answer`: where its output goes. OSError if it cannot be started."""
+    handle = hand_over(plan)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(SHIM), *arguments],
+            stdin=handle,
+            stdout=answer,
+            stderr=subprocess.STDOUT,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+    finally:
+        os.close(handle)
+
+
+def launch(wanted: Iterable[plans.Plan]) -> None:
+    """Start a shim for each plan, side by side, and wait until each has started its app.
+
+    Safe where one lives already: it refuses to be a second. Raises StorageError, RuntimeAdapterError for the
+    first that failed, after all were asked.
+    """
+    started: list[_Started] = []
+    try:
+        for plan in wanted:
+            started.append(_Started(plan["name"], spawn(plan, answer=subprocess.PIPE)))
+    except OSError as error:
+        raise errors.RuntimeAdapterError(f"A shim cannot be started: {error.strerror}.") from error
+    finally:
+        deadline = time.monotonic() + _ANSWER_S
+        answers = {one.name: _answer(one.process, deadline) for one in started}
+    for name, text in answers.items():
+        _judge(name, text)
+
+
+def _answer(process: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """The shim's first line; what came so far when the time is over. It goes on by itself then."""
+    assert process.stdout is not None
+    content = b""
+    with process.stdout as pipe:
+        while not content.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                break
+            part = os.read(pipe.fileno(), 4096)
+            if not part:
+                break
+            content += part
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it forks off and ends at once
+        process.wait(timeout=5)
+    return content
+
+
+def _judge(name: str, text: bytes) -> None:
+    try:
+        answer = json.loads(text)
+        ok = bool(answer["ok"])
+    except (ValueError, TypeError, KeyError):
+        words = text.decode(errors="replace").strip().splitlines()
+        detail = words[-1] if words else f"it gave no answer within {_ANSWER_S:g} s"
+        raise errors.RuntimeAdapterError(f"The shim of {name} did not start: {detail}.") from None
+    if ok:
+        return
+    if answer.get("errno"):
+        raise instances.storage_error(f"{name} cannot be started", answer["errno"], str(answer.get("error")))
+    raise errors.RuntimeAdapterError(f"{name} cannot be started: {answer.get('error')}.")

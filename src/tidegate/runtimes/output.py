@@ -1,0 +1,143 @@
+"""The output of an instance: one file that the app appends to, turned over by copy and truncate.
+
+Hides how lines are found in files that are cut off while they are read. The app writes straight into the
+file, so that it never waits for anybody and outlives its shim. The price: what it writes between the end of
+the copy and the truncation (microseconds) is lost when the file is turned over.
+
+Invariant: `<file>.1` gets a new inode only after the file itself was cut off, so that a reader who sees the
+new inode knows that the position it had now belongs to `<file>.1`.
+
+Standard library only, the shim uses it. Neighbours: shim.py (writes), process.py (reads).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+_BLOCK = 1 << 16
+
+#: A longer line is handed on in pieces, so that an app without line ends cannot fill our memory.
+LINE_BYTES = 1 << 16
+
+
+def open_for_append(path: str) -> int:
+    """Open, make if needed, an output file that only its owner may read; returns the descriptor."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def turn_over(path: str, *, limit: int, files: int) -> bool:
+    """If the file is larger than `limit` bytes, move its content to `<path>.1` and older ones up.
+
+    `files`: how many are kept, the current one included. OSError when the disk is full: nothing is lost then.
+    """
+    if os.stat(path).st_size <= limit:
+        return False
+    if files > 1:
+        copy = f"{path}.new"
+        try:
+            _copy(path, copy)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(copy)
+            raise
+        for number in range(files - 1, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{path}.{number - 1}", f"{path}.{number}")
+        os.truncate(path, 0)
+        os.replace(copy, f"{path}.1")
+    else:
+        os.truncate(path, 0)
+    return True
+
+
+def _copy(source: str, target: str) -> None:
+    with (
+        open(source, "rb") as reader,
+        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as writer,
+    ):
+        while block := reader.read(_BLOCK):
+            writer.write(block)
+
+
+def generations(path: str) -> list[str]:
+    """The file and its older parts that are there, newest first."""
+    found = []
+    for number in range(1_000):
+        name = path if number == 0 else f"{path}.{number}"
+        if os.path.exists(name):
+            found.append(name)
+        elif number > 0:
+            break
+    return found
+
+
+def last_lines(path: str, count: int) -> list[str]:
+    """The last `count` lines of the file and its older parts, oldest first. OSError if they cannot be read."""
+    content = b""
+    for name in generations(path):
+        with open(name, "rb") as file:
+            position = file.seek(0, os.SEEK_END)
+            while position > 0 and content.count(b"\n") <= count:
+                size = min(_BLOCK, position)
+                position -= size
+                file.seek(position)
+                content = file.read(size) + content
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    return [decode(line) for line in lines[-count:]] if count > 0 else []
+
+
+def decode(line: bytes) -> str:
+    """A line as text, whatever the app wrote."""
+    return line.removesuffix(b"\r").decode("utf-8", errors="replace")
+
+
+class Follower:
+    """Reads what is appended to one output file, across turning over, removal and renaming."""
+
+    def __init__(self, path: str) -> None:
+        """Starts at the present end. OSError if the file cannot be read."""
+        self._path = path
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by `close`
+        self._older = self._older_inode()
+        self._position = self._file.seek(0, os.SEEK_END)
+        self._rest = b""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _older_inode(self) -> int | None:
+        with contextlib.suppress(OSError):
+            return os.stat(f"{self._path}.1").st_ino
+        return None
+
+    def new_lines(self) -> Iterator[str]:
+        """Lines that were completed since the last call."""
+        older = self._older_inode()
+        if older is not None and older != self._older:
+            with contextlib.suppress(OSError), open(f"{self._path}.1", "rb") as file:
+                file.seek(self._position)
+                yield from self._lines(file.read())
+            self._older, self._position = older, 0
+        self._file.seek(self._position)
+        while block := self._file.read(_BLOCK):
+            self._position += len(block)
+            yield from self._lines(block)
+
+    def last(self) -> Iterator[str]:
+        """What is left, a line without its end included: nothing more will be written."""
+        yield from self.new_lines()
+        if self._rest:
+            yield decode(self._rest)
+        self._rest = b""
+
+    def _lines(self, block: bytes) -> Iterator[str]:
+        *whole, self._rest = (self._rest + block).split(b"\n")
+        if len(self._rest) > LINE_BYTES:
+            whole.append(self._rest)
+            self._rest = b""
+        for line in whole:
+            yield decode(line)

@@ -1,0 +1,506 @@
+"""Instances as local processes, each under a shim of its own that outlives the control plane.
+
+Hides folders, ports, users, control groups and shims behind `ports.Runtime`. Keeps no truth in memory: every
+look is at instance folders, locks and processes, so that a control plane that was killed, or upgraded, goes
+on where it was.
+
+Invariants:
+- never two copies of an instance: its shim holds a lock, and a shim that comes later adopts the app;
+- a `stop` mark is durable, and nothing starts an instance that has one;
+- only what was proved to be ours (lock holder, pid with its start time and boot, marks) is ever signalled.
+
+Under systemd the control plane's unit needs `KillMode=process`: else its end takes the shims along.
+
+Neighbours: instances.py (folders, looks), launching.py (starts shims), readiness.py, shim.py, output.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tidegate import errors, ports
+from tidegate.core import model
+from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness, start
+from tidegate.runtimes import plan as plans
+
+#: How often `logs` with `follow` looks for new lines.
+_FOLLOW_S = 0.2
+
+#: Fewer free ports than this are worth a word in `tide doctor`.
+_FEW_PORTS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """What an operator may choose for local processes."""
+
+    first_port: int = 20_000
+    last_port: int = 32_767
+    """Below the kernel's ephemeral range (from 32 768), out of which it gives ports to outgoing connections."""
+    reserved_ports: frozenset[int] = frozenset()
+    """Ports in the range that are somebody else's."""
+    run_as: str = accounts.AUTO
+    """`auto`: as root, an own numeric user for each app and environment, else the same user; `same`: the
+    user of the control plane; else the name of a user."""
+    log_bytes: int = 10 * 1024 * 1024
+    """Size at which an instance's output file is turned over."""
+    log_files: int = 5
+    """How many are kept of each instance, the current one included."""
+    kept_logs: int = 20
+    """How many removed groups' last output is kept."""
+
+    @property
+    def candidates(self) -> range:
+        return range(self.first_port, self.last_port + 1)
+
+
+class ProcessRuntime:
+    """`ports.Runtime` for local processes."""
+
+    def __init__(
+        self, folder: Path, *, content: Callable[[str], Path], settings: ProcessSettings | None = None
+    ) -> None:
+        """`folder`: made if needed, and used by this runtime alone.
+
+        `content`: gives the read-only unpacked tree of a package by its digest, and raises if it is damaged.
+        Raises StorageError.
+        """
+        self._layout = instances.Layout(folder.absolute())
+        self._layout.create()
+        self._content = content
+        self._settings = settings or ProcessSettings()
+        self._readiness = readiness.Readiness()
+
+    def close(self) -> None:
+        """End the readiness threads; the instances go on."""
+        self._readiness.close()
+
+    # --- apply ---------------------------------------------------------------------------------------
+
+    def apply(self, group: model.InstanceGroup, *, key: str) -> None:
+        """Start what is missing of the group, stop what is too many; returns before instances are ready.
+
+        Safe to repeat, at the same time too. Raises StorageError, PortTakenError, MachineError and
+        RuntimeAdapterError, and what `content` raises for a damaged package.
+        """
+        instances.parts(group.id)  # an id that could leave the folder never gets further
+        with self._layout.locked():
+            self._sweep(group.id)
+            for index in self._layout.indexes(group.id):
+                if index >= group.instances:
+                    self._stop(group.id, index)
+            missing = [index for index in range(group.instances) if self._needs_shim(group.id, index)]
+            if missing:
+                self._start(group, missing)
+
+    def _needs_shim(self, group_id: str, index: int) -> bool:
+        seen = instances.look(self._layout, group_id, index)
+        return seen is None or (seen.shim is None and not seen.stopping)
+
+    def _start(self, group: model.InstanceGroup, indexes: list[int]) -> None:
+        content = self._package(group)
+        account = accounts.account(self._settings.run_as, group.key, self._layout.users)
+        self._require_reachable(account, content)
+        prepared = []
+        with instances.storage_errors(f"{group.id} cannot be started"):
+            launching.own_folder(self._layout.data_of(group.key), account)
+            for index in indexes:
+                port = self._reserve(group, index)
+                launching.own_folder(self._layout.temporary_of(f"{group.id}.{index}"), account)
+                variables = launching.environment(self._layout, group, index, port)
+                prepared.append(self._plan(group, index, variables, content, account))
+        launching.launch(prepared)
+
+    def _package(self, group: model.InstanceGroup) -> Path:
+        try:
+            return self._content(group.digest)
+        except errors.TidegateError:
+            raise
+        except Exception as error:
+            raise errors.RuntimeAdapterError(
+                f"The package {group.digest} of {group.id} cannot be used: {error}.",
+                hint="Deploy the release again, so that its package is stored anew.",
+            ) from error
+
+    def _require_reachable(self, account: accounts.Account | None, content: Path) -> None:
+        """Refuse what would fail in the app with a sentence that nobody understands."""
+        if account is None:
+            return
+        for target in (self._layout.data, content):
+            barrier = _barrier(target, account)
+            if barrier is not None:
+                raise errors.MachineError(
+                    f"The apps' user {account.user} may not pass through {barrier} to {target}.",
+                    hint=f"Allow it (chmod o+x {barrier}), put Tidegate's data elsewhere, or set run_as to same.",
+                )
+
+    def _reserve(self, group: model.InstanceGroup, index: int) -> int | None:
+        """The instance's port, written down before the start; None: it serves nothing. OSError."""
+        folder = self._layout.instance(group.id, index)
+        seen = instances.look(self._layout, group.id, index)
+        if seen is not None and seen.spec is not None:
+            port = seen.spec.port
+            if port is None or seen.app is not None or launching.port_is_free(port):
+                return port
+        port = None
+        if group.serves:
+            candidates, last = self._settings.candidates, self._layout.last_port
+            port = launching.choose_port(last, candidates, self._taken_ports())
+        if seen is None:
+            instances.write_new(self._layout, group, index, port)
+        else:
+            instances.write_spec(folder, group, port)
+        return port
+
+    def _taken_ports(self) -> frozenset[int]:
+        taken = set(self._settings.reserved_ports)
+        for group_id in self._layout.groups():
+            for index in self._layout.indexes(group_id):
+                spec = instances.read_spec(self._layout.instance(group_id, index))
+                if spec is not None and spec.port is not None:
+                    taken.add(spec.port)
+        return frozenset(taken)
+
+    def _plan(
+        self,
+        group: model.InstanceGroup,
+        index: int,
+        variables: dict[str, str],
+        content: Path,
+        account: accounts.Account | None,
+    ) -> plans.Plan:
+        name = f"{group.id}.{index}"
+        return plans.Plan(
+            version=plans.VERSION,
+            name=name,
+            folder=str(self._layout.instance(group.id, index)),
+            arguments=launching.fill(group.run, variables),
+            environment=variables,
+            working_folder=str(content),
+            user=account.user if account else None,
+            group=account.group if account else None,
+            grace_s=group.grace_s,
+            open_files=group.limits.open_files,
+            control_groups=cgroups.detect().groups(f"{self._layout.mark}.{name}", group.limits),
+            log_bytes=self._settings.log_bytes,
+            log_files=self._settings.log_files,
+        )
+
+    # --- observe -------------------------------------------------------------------------------------
+
+    def observe(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
+        """All groups of the environment, stopping ones included, sorted by id.
+
+        Bounded: at most the longest `timeout_s` of a check, and that only once after a restart. Raises
+        RuntimeAdapterError if it cannot look.
+        """
+        seen = [
+            one
+            for group_id in self._layout.groups()
+            if instances.parts(group_id)[0] == environment
+            for one in self._looks(group_id)
+        ]
+        if any(one.stopping and one.gone for one in seen):
+            self._sweep_if_free({one.group_id for one in seen})
+        seen = [one for one in seen if not (one.stopping and one.gone)]
+        targets = [target for one in seen if not one.stopping and (target := self._target(one)) is not None]
+        answers = self._readiness.ask(targets)
+        found: dict[str, list[model.InstanceStatus]] = {}
+        for one in seen:
+            found.setdefault(one.group_id, []).append(self._status(one, answers.get(one.name)))
+        return tuple(
+            model.GroupStatus(id=group_id, placement=placement, service=service, instances=tuple(statuses))
+            for group_id, statuses in found.items()
+            for _, placement, service in [instances.parts(group_id)]
+        )
+
+    def _looks(self, group_id: str) -> Iterator[instances.Look]:
+        for index in self._layout.indexes(group_id):
+            seen = instances.look(self._layout, group_id, index)
+            if seen is not None:
+                yield seen
+
+    def _target(self, seen: instances.Look) -> readiness.Target | None:
+        if seen.app is None or seen.spec is None:
+            return None
+        spec = seen.spec
+        return readiness.Target(
+            name=seen.name,
+            app=seen.app,
+            check=spec.group.check,
+            port=spec.port,
+            plan=lambda: self._plan_of(seen),
+        )
+
+    def _plan_of(self, seen: instances.Look) -> plans.Plan | None:
+        """How the instance was started: from its shim or, if that was killed, from the app's process."""
+        plan = None if seen.shim is None else launching.plan_of(seen.shim)
+        if plan is not None or seen.app is None or seen.spec is None:
+            return plan
+        variables = procfs.environment(seen.app.pid)
+        if variables.get("TIDEGATE_INSTANCE") != seen.name:
+            return None
+        group = seen.spec.group
+        account = accounts.account(self._settings.run_as, group.key, self._layout.users)
+        return self._plan(group, seen.index, variables, self._package(group), account)
+
+    def _status(self, seen: instances.Look, ready: bool | None) -> model.InstanceStatus:
+        state = seen.state
+        return model.InstanceStatus(
+            index=seen.index,
+            state=self._state(seen, ready=ready),
+            port=seen.spec.port if seen.spec else None,
+            ready=ready if seen.app is not None and not seen.stopping else False,
+            crashes=state["crashes"] if state else 0,
+            recent_crashes=plans.crashes_since(state, seen.boot, readiness.now_s()) if state else 0,
+            pid=seen.app.pid if seen.app else None,
+            exit=_exit(seen),
+        )
+
+    def _state(self, seen: instances.Look, *, ready: bool | None) -> model.InstanceState:
+        if seen.stopping:
+            return model.InstanceState.STOPPING
+        if seen.app is not None:
+            running = ready or self._readiness.was_ready(seen.name, seen.app)
+            return model.InstanceState.RUNNING if running else model.InstanceState.STARTING
+        if seen.shim is None:
+            return model.InstanceState.EXITED
+        begun = seen.state is not None and seen.state["crashes"] > 0
+        return model.InstanceState.BACKOFF if begun else model.InstanceState.STARTING
+
+    # --- remove --------------------------------------------------------------------------------------
+
+    def remove(self, group_id: str, *, key: str) -> None:
+        """Begin to stop the group; returns at once. Nothing happens for a group that is not there.
+
+        Raises StorageError, RuntimeAdapterError.
+        """
+        if not self._layout.indexes(group_id):
+            return
+        with self._layout.locked():
+            for index in self._layout.indexes(group_id):
+                self._stop(group_id, index)
+            self._sweep(group_id)
+
+    def _stop(self, group_id: str, index: int) -> None:
+        """Mark the instance as to be stopped, and make sure that somebody does it."""
+        seen = instances.look(self._layout, group_id, index)
+        if seen is None:
+            return
+        with instances.storage_errors(f"{seen.name} cannot be stopped"):
+            (seen.folder / plans.STOP).touch(mode=0o600)
+        if seen.shim is not None:
+            shim = procfs.stat(seen.shim)
+            if shim is not None:
+                procfs.send(
+                    shim.identity, signal.SIGUSR1, confirm=lambda: instances.shim_of(seen.folder) == seen.shim
+                )
+        elif seen.app is not None:
+            launching.launch([self._plan_to_stop(seen, seen.app)])
+
+    def _plan_to_stop(self, seen: instances.Look, app: procfs.Identity) -> plans.Plan:
+        """A plan for a shim that only stops what its predecessor left running."""
+        owner = procfs.owner(app.pid)
+        key, placement, service = instances.parts(seen.group_id)
+        group = seen.spec.group if seen.spec else _anonymous(key, placement, service)
+        marks = zip(plans.MARKS, (seen.name, str(self._layout.temporary_of(seen.name))), strict=True)
+        account = (
+            None if owner in {None, os.geteuid()} else accounts.Account(user=owner or 0, group=owner or 0)
+        )
+        return self._plan(group, seen.index, dict(marks), Path("/"), account)
+
+    def _sweep(self, group_id: str) -> None:
+        """Put away instances that were stopped and are gone. Called under the lock."""
+        for seen in self._looks(group_id):
+            if seen.stopping and seen.gone:
+                with instances.storage_errors(f"{seen.name} cannot be put away"):
+                    instances.sweep(self._layout, seen, kept_groups=self._settings.kept_logs)
+
+    def _sweep_if_free(self, group_ids: Iterable[str]) -> None:
+        """The same, unless somebody works on instances now or the disk refuses: the next look comes soon."""
+        with contextlib.suppress(errors.TidegateError), self._layout.locked(wait_s=0.0):
+            for group_id in sorted(group_ids):
+                self._sweep(group_id)
+
+    # --- output --------------------------------------------------------------------------------------
+
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine]:
+        """Last `tail` lines of each instance, oldest first; with `follow` goes on until the group is gone.
+
+        Of a group that is gone, the output that was kept; of one that nobody knows, nothing.
+        """
+        followers: dict[int, output.Follower] = {}
+        try:
+            if follow:
+                self._attach(group_id, followers)
+            for index, lines in instances.last_output(self._layout, group_id, tail).items():
+                yield from _lines(group_id, index, lines)
+            while followers:
+                there = self._attach(group_id, followers)
+                for index, follower in list(followers.items()):
+                    if index not in there:
+                        yield from _lines(group_id, index, follower.last())
+                        followers.pop(index).close()
+                    else:
+                        yield from _lines(group_id, index, follower.new_lines())
+                if followers:
+                    time.sleep(_FOLLOW_S)
+        finally:
+            for follower in followers.values():
+                follower.close()
+
+    def _attach(self, group_id: str, followers: dict[int, output.Follower]) -> list[int]:
+        """Follow instances that are new; returns the indexes of those that are there."""
+        there = self._layout.indexes(group_id)
+        for index in there:
+            if index not in followers:
+                with contextlib.suppress(OSError):
+                    path = self._layout.instance(group_id, index) / plans.OUTPUT
+                    followers[index] = output.Follower(str(path))
+        return there
+
+    def last_output(self, group_id: str, lines: int = 20) -> tuple[str, ...]:
+        """The last lines of output of each instance, for the message of an abort."""
+        found = instances.last_output(self._layout, group_id, lines)
+        return tuple(line for index in sorted(found) for line in found[index])
+
+    # --- check ---------------------------------------------------------------------------------------
+
+    def check(self) -> tuple[ports.Finding, ...]:
+        """What on this machine would keep it from working, and what is not enforced here."""
+        return (self._check_shim(), self._check_users(), _check_limits(), self._check_ports())
+
+    def _check_shim(self) -> ports.Finding:
+        name = "process runtime: shim"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", str(launching.SHIM), "check"],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env={},
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return ports.Finding(name=name, ok=False, detail=f"{sys.executable} cannot be run: {error}")
+        if done.returncode == 0:
+            return ports.Finding(name=name, ok=True, detail=f"runs by {sys.executable}")
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        return ports.Finding(
+            name=name,
+            ok=False,
+            detail=words[-1] if words else "it does not run",
+            hint="Install Tidegate again.",
+        )
+
+    def _check_users(self) -> ports.Finding:
+        name, run_as = "process runtime: users", self._settings.run_as
+        if not accounts.separates(run_as):
+            return ports.Finding(
+                name=name,
+                ok=True,
+                detail="apps run as Tidegate's own user: not kept from its data nor from one another's",
+                hint="Start `tide up` as root with run_as set to auto, and each app gets a user of its own.",
+            )
+        probe = accounts.Account(user=accounts.FIRST_USER, group=accounts.FIRST_USER)
+        barrier = _barrier(self._layout.data, probe)
+        if barrier is not None:
+            return ports.Finding(
+                name=name,
+                ok=False,
+                detail=f"the apps' users may not pass through {barrier} to {self._layout.data}",
+                hint=f"chmod o+x {barrier}, or put Tidegate's data elsewhere.",
+            )
+        detail = (
+            "each app and environment has a user of its own"
+            if run_as == accounts.AUTO
+            else f"apps run as {run_as}"
+        )
+        return ports.Finding(name=name, ok=True, detail=detail)
+
+    def _check_ports(self) -> ports.Finding:
+        name, candidates = "process runtime: ports", self._settings.candidates
+        left = len(frozenset(candidates) - self._taken_ports())
+        first, last = _ephemeral_ports()
+        span = f"{candidates[0]} to {candidates[-1]}" if candidates else "none"
+        if left < _FEW_PORTS:
+            return ports.Finding(
+                name=name, ok=left > 0, detail=f"{left} left ({span})", hint="Widen the range."
+            )
+        if candidates[-1] >= first and candidates[0] <= last:
+            return ports.Finding(
+                name=name,
+                ok=False,
+                detail=f"{span} overlaps the kernel's ephemeral ports {first} to {last}: any connection may take one",
+                hint="Choose a range outside of it.",
+            )
+        return ports.Finding(name=name, ok=True, detail=f"{left} left ({span})")
+
+
+def _lines(group_id: str, index: int, lines: Iterable[str]) -> Iterator[ports.LogLine]:
+    for text in lines:
+        yield ports.LogLine(group_id=group_id, index=index, text=text)
+
+
+def _exit(seen: instances.Look) -> str:
+    """How the instance ended last, in words."""
+    state = seen.state
+    if state is None or seen.app is not None or state["pid"] is None:
+        return state["exit"] if state else ""
+    if state["boot"] != seen.boot:
+        return "the machine was restarted"
+    return state["exit"] if seen.shim is not None else "ended while its shim was away: how is unknown"
+
+
+def _anonymous(key: model.EnvironmentKey, placement: int, service: str) -> model.InstanceGroup:
+    """A stand-in for a group whose spec cannot be read: enough to stop it."""
+    return model.InstanceGroup(
+        key=key,
+        placement=placement,
+        service=service,
+        release=0,
+        digest="",
+        run=("unknown",),
+        serves=False,
+        check=model.Check(kind=model.CheckKind.ALIVE),
+        instances=1,
+        environment=(),
+        limits=model.Limits(),
+        grace_s=10.0,
+    )
+
+
+def _barrier(target: Path, account: accounts.Account) -> Path | None:
+    """The first folder on the way to (and including) `target` that the account may not pass; None: none."""
+    for folder in [*reversed(target.parents), target]:
+        with contextlib.suppress(OSError):
+            found = folder.stat()
+            shift = 6 if found.st_uid == account.user else 3 if found.st_gid == account.group else 0
+            if not found.st_mode >> shift & 0o1:
+                return folder
+    return None
+
+
+def _check_limits() -> ports.Finding:
+    name = "process runtime: limits"
+    hierarchies = cgroups.detect(create=os.geteuid() == 0)
+    every = model.Limits(memory_bytes=1, cpus=1.0, processes=1)
+    missing = hierarchies.unenforced(every)
+    if not missing:
+        return ports.Finding(name=name, ok=True, detail="memory, CPU and number of processes are enforced")
+    return ports.Finding(
+        name=name,
+        ok=False,
+        detail=f"limits on {', '.join(missing)} are not enforced: no control group may be made for them",
+        hint="Start `tide up` as root, or as a systemd service with Delegate=yes.",
+    )
+
+
+def _ephemeral_ports() -> tuple[int, int]:
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    first, last = text.split()
+    return int(first), int(last)

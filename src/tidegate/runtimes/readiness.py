@@ -1,0 +1,216 @@
+"""Asking instances whether they are ready.
+
+Hides when and by whom they are asked: one thread per living app process, so that an instance that hangs
+delays nobody else. `observe` only reads the last answers. An instance is asked in quick succession until it
+says yes for the first time, so that a start takes no longer than it must, and every `interval_s` then.
+
+Invariants: no call waits longer than the check's `timeout_s`; an answer belongs to one process (pid and start
+time), never to its successor; the threads end when nobody has looked for a while.
+
+Neighbours: process.py (looks), launching.py and start.py (run a readiness command as the app's user).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from tidegate.core import model
+from tidegate.runtimes import launching, procfs
+from tidegate.runtimes import plan as plans
+
+#: Pause between questions in the first seconds of a process, while it has not been ready yet.
+_EAGER_PAUSE_S = 0.075
+_EAGER_COMMAND_PAUSE_S = 0.25
+_EAGER_FOR_S = 15.0
+
+#: A thread ends when nobody looked for its answer for so long.
+_UNWANTED_S = 60.0
+
+
+def now_s() -> float:
+    """Seconds since boot, suspended time included: what process start times are counted in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One living app process to be asked."""
+
+    name: str
+    app: procfs.Identity
+    check: model.Check
+    port: int | None
+    plan: Callable[[], plans.Plan | None]
+    """How its readiness command is to be run; None: cannot be known now."""
+
+    @property
+    def age_s(self) -> float:
+        return now_s() - self.app.start / procfs.TICKS_PER_S
+
+
+class Readiness:
+    """The last answers of all instances that somebody looks at."""
+
+    def __init__(self) -> None:
+        self._born_s = now_s()
+        self._watches: dict[tuple[str, procfs.Identity], _Watch] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, targets: Sequence[Target]) -> dict[str, bool | None]:
+        """Last answer for each, by name; None: not answered yet.
+
+        Waits, for all together at most the longest `timeout_s`, only for processes that are older than this
+        object: after a restart of the control plane, nothing is known of instances that serve.
+        """
+        watches = [
+            self._watch(target) for target in targets if target.check.kind is not model.CheckKind.ALIVE
+        ]
+        older = [watch for watch in watches if watch.target.app.start / procfs.TICKS_PER_S < self._born_s]
+        deadline = time.monotonic() + max((watch.target.check.timeout_s for watch in older), default=0.0)
+        for watch in older:
+            watch.answered.wait(max(0.0, deadline - time.monotonic()))
+        answers = {watch.target.name: watch.answer for watch in watches}
+        for target in targets:
+            if target.check.kind is model.CheckKind.ALIVE:
+                answers[target.name] = target.age_s >= target.check.settle_s
+        return answers
+
+    def was_ready(self, name: str, app: procfs.Identity) -> bool:
+        """Whether this process has been ready since somebody looks."""
+        with self._lock:
+            watch = self._watches.get((name, app))
+        return watch is not None and watch.was_ready
+
+    def _watch(self, target: Target) -> _Watch:
+        key = (target.name, target.app)
+        with self._lock:
+            self._watches = {key: watch for key, watch in self._watches.items() if watch.working}
+            watch = self._watches.get(key)
+            if watch is None:
+                watch = self._watches[key] = _Watch(target)
+            watch.wanted_s = now_s()
+            return watch
+
+    def close(self) -> None:
+        """End all threads; returns at once."""
+        with self._lock:
+            for watch in self._watches.values():
+                watch.closed.set()
+            self._watches.clear()
+
+
+class _Watch:
+    """One thread that asks one process."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.answer: bool | None = None
+        self.was_ready = False
+        self.answered = threading.Event()
+        self.closed = threading.Event()
+        self.wanted_s = now_s()
+        self._thread = threading.Thread(target=self._run, name=f"readiness {target.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def working(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while procfs.alive(self.target.app) and now_s() - self.wanted_s < _UNWANTED_S:
+            begun_s = time.monotonic()
+            self.answer = probe(self.target)
+            self.was_ready = self.was_ready or bool(self.answer)
+            self.answered.set()
+            if self.closed.wait(self._pause_s(time.monotonic() - begun_s)):
+                break
+        self.answered.set()
+
+    def _pause_s(self, took_s: float) -> float:
+        check = self.target.check
+        usual_s = max(_EAGER_PAUSE_S, check.interval_s - took_s)
+        if self.was_ready or self.target.age_s > _EAGER_FOR_S:
+            return usual_s
+        eager_s = _EAGER_COMMAND_PAUSE_S if check.kind is model.CheckKind.COMMAND else _EAGER_PAUSE_S
+        return min(usual_s, eager_s)
+
+
+# --- one question ---------------------------------------------------------------------------------------
+
+
+def probe(target: Target) -> bool | None:
+    """Ask once; None: it cannot be asked."""
+    check = target.check
+    if check.kind is model.CheckKind.COMMAND:
+        return _probe_command(target)
+    if target.port is None:
+        return None
+    return probe_address(
+        target.port, check.path if check.kind is model.CheckKind.HTTP else None, check.timeout_s
+    )
+
+
+def probe_address(port: int, path: str | None, timeout_s: float) -> bool:
+    """Whether something accepts connections on the loopback port and, with a path, answers 2xx or 3xx in time."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+            if connection.getsockname() == connection.getpeername():
+                return False  # connected to itself: nobody listens, and the kernel chose this very port
+            return path is None or _ask_http(connection, path, deadline)
+    except OSError:
+        return False
+
+
+def _ask_http(connection: socket.socket, path: str, deadline: float) -> bool:
+    """The status line is enough; an answer that trickles in is cut off at the deadline."""
+    host = "{}:{}".format(*connection.getpeername())
+    target = quote(path if path.startswith("/") else f"/{path}", safe="/?&=%+,:;@!$'()*~-._")
+    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    connection.sendall(head.encode("ascii"))
+    answer = b""
+    while b"\n" not in answer and len(answer) < 4096:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return False
+        connection.settimeout(left_s)
+        part = connection.recv(4096)
+        if not part:
+            break
+        answer += part
+    words = answer.split(b"\n", 1)[0].split()
+    return (
+        len(words) >= 2
+        and words[0].startswith(b"HTTP/")
+        and words[1][:1] in {b"2", b"3"}
+        and len(words[1]) == 3
+    )
+
+
+def _probe_command(target: Target) -> bool | None:
+    plan = target.plan()
+    if plan is None:
+        return None
+    variables = {**plan["environment"], procfs.CHECK_MARK: "1"}
+    arguments = launching.fill(target.check.command, plan["environment"])
+    command: plans.Plan = {**plan, "arguments": arguments, "environment": variables}
+    try:
+        process = launching.spawn(command, "exec", answer=subprocess.DEVNULL)
+    except OSError:
+        return None
+    try:
+        return process.wait(timeout=target.check.timeout_s) == 0
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
+        process.wait()
+        return False
