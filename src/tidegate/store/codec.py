@@ -76,13 +76,15 @@ class Codec(Generic[Value]):
                 "newer Tidegate wrote it. Nothing was touched.",
                 hint="Upgrade this Tidegate, or restore the backup from before the upgrade.",
             )
-        for older in range(schema, self.schema):
-            upcaster = self.upcasters.get(older)
-            record = upcaster(record) if upcaster else record
         try:
+            for older in range(schema, self.schema):
+                upcaster = self.upcasters.get(older)
+                record = upcaster(record) if upcaster else record
             return self.adapter.validate_json(pydantic_core.to_json(record), strict=True, extra="forbid")
         except pydantic.ValidationError as error:
             raise self._unreadable(_first_problem(error)) from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._unreadable(f"it is not as schema {schema} would have written it") from error
 
     def _open(self, text: str) -> tuple[int, Any]:
         try:

@@ -56,6 +56,7 @@ def _message(key: model.EnvironmentKey, rollout: model.Rollout, what: str) -> Me
         "previous_release": rollout.previous_release,
         "by": rollout.request.by,
         "why": rollout.request.why,
+        "automatic": rollout.request.automatic,
         "phase": rollout.phase,
         "reason": rollout.reason,
         "detail": rollout.detail,

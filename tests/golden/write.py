@@ -1,0 +1,197 @@
+"""Writes the saved states that every later Tidegate must read: one per phase, made by hand.
+
+`python -m tests.golden.write` adds those that are missing, in the folder of today's schema. It never
+replaces one: what a released version wrote stays as it is. States taken from a simulation join them as
+further files of that folder, under names that say where they come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from tidegate.core import model
+from tidegate.core.model import Phase, Reason, Role
+from tidegate.store import codec
+
+FOLDER: Final = Path(__file__).parent
+KEY: Final = model.EnvironmentKey(app="shop", environment="production")
+
+
+def states() -> dict[str, model.EnvironmentState]:
+    """By the name of the phase."""
+    old = replace(_placement(1, Role.LIVE), live_s=600.0)
+    new = _placement(2, Role.INCOMING)
+    ready = replace(new, endpoints=_endpoints(new.slot))
+    home = model.Route(stable=0, fence=4)
+    shifting = replace(home, canary=1, exposure_bps=100, salt="s3", preview="p3", fence=5)
+    full = replace(shifting, exposure_bps=model.FULL_EXPOSURE, fence=7)
+    base = model.EnvironmentState(
+        key=KEY, next_id=4, placements=(old,), route=home, last=_ended(1, 1), seen_runtime=70, seen_router=41
+    )
+    both = replace(base, placements=(old, ready))
+    standby = replace(ready, role=Role.LIVE, live_s=0.0)
+    replaced = replace(old, role=Role.STANDBY, idle_s=12.5)
+    return {
+        Phase.QUEUED: replace(base, rollout=replace(_rollout(Phase.QUEUED), placement=None, phase_s=0.0)),
+        Phase.STARTING: replace(base, placements=(old, new), rollout=_rollout(Phase.STARTING)),
+        Phase.SHIFTING: replace(both, route=shifting, rollout=_rollout(Phase.SHIFTING)),
+        Phase.HOLDING: replace(
+            both,
+            route=shifting,
+            rollout=replace(_rollout(Phase.HOLDING), held_s=30.25, paused=True, exposure_reached_bps=100),
+        ),
+        Phase.FINISHING: replace(
+            both,
+            route=full,
+            rollout=replace(_rollout(Phase.FINISHING), stage=1, exposure_reached_bps=model.FULL_EXPOSURE),
+        ),
+        Phase.ABORTING: replace(
+            both,
+            route=replace(shifting, exposure_bps=0, fence=6),
+            rollout=replace(_rollout(Phase.ABORTING), reason=Reason.SUPERSEDED, detail="r3"),
+            pending=_request(3),
+        ),
+        Phase.SUCCEEDED: replace(
+            base,
+            placements=(replaced, standby),
+            route=model.Route(stable=1, fence=8),
+            last=_ended(3, 2),
+        ),
+        Phase.ABORTED: replace(
+            base,
+            placements=(old, replace(ready, role=Role.RETIRING, cleared=("api",), idle_s=3.0)),
+            last=replace(
+                _ended(3, 2), phase=Phase.ABORTED, reason=Reason.CRASH_LOOP, detail="web: exit status 1"
+            ),
+            halted="The state is older than the world: placement 9 is not in it.",
+        ),
+    }
+
+
+def missing(folder: Path = FOLDER) -> dict[Path, str]:
+    """Files that are not there yet, with their text."""
+    saved = {folder / f"schema-{codec.SCHEMA}" / f"{name}.json": state for name, state in states().items()}
+    return {path: f"{codec.STATE.encode(state)}\n" for path, state in saved.items() if not path.exists()}
+
+
+def main() -> None:
+    """Write what is missing."""
+    for path, text in missing().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+def _spec() -> model.EnvironmentSpec:
+    api = model.ServiceSpec(
+        name="api",
+        run=("./bin/api", "--port", "$PORT"),
+        serves=True,
+        check=model.Check(kind=model.CheckKind.HTTP, path="/healthz"),
+        instances=2,
+        limits=model.Limits(memory_bytes=256 * 1024 * 1024, cpus=0.5),
+    )
+    web = model.ServiceSpec(
+        name="web",
+        run=("./bin/web",),
+        serves=True,
+        check=model.Check(kind=model.CheckKind.TCP),
+        needs=("api",),
+        hosts=("shop.example.com",),
+        identity=model.UserIdentity.ADDRESS,
+        drain_s=0.0,
+    )
+    mailer = model.ServiceSpec(
+        name="mailer",
+        run=("./bin/mailer",),
+        serves=False,
+        check=model.Check(kind=model.CheckKind.ALIVE),
+        instances=0,
+    )
+    stages = (
+        model.Stage(exposure_bps=100, hold_s=120.0),
+        model.Stage(exposure_bps=model.FULL_EXPOSURE, hold_s=None),
+    )
+    return model.EnvironmentSpec(
+        services=(api, web, mailer),
+        strategy=model.Strategy(kind=model.StrategyKind.CANARY, stages=stages),
+        config=(("EMPTY", ""), ("GREETING", "wohlauf, 潮")),
+        keep_warm_s=0.0,
+    )
+
+
+def _placement(release: int, role: Role) -> model.Placement:
+    slot = release - 1
+    return model.Placement(
+        id=release,
+        release=release,
+        digest=f"sha256:{release:064x}",
+        slot=slot,
+        role=role,
+        spec=_spec(),
+        links=tuple(
+            model.Link(service=name, slot=slot, port=20_000 + 10 * number + slot)
+            for number, name in enumerate(("api", "web"))
+        ),
+        endpoints=_endpoints(slot) if role is Role.LIVE else (),
+    )
+
+
+def _endpoints(slot: int) -> tuple[model.Endpoint, ...]:
+    return tuple(
+        model.Endpoint(
+            service=service,
+            index=index,
+            host="127.0.0.1",
+            port=30_000 + 100 * slot + number,
+            in_rotation=index == 0,
+        )
+        for number, (service, index) in enumerate((("api", 0), ("api", 1), ("web", 0)))
+    )
+
+
+def _request(release: int) -> model.RolloutRequest:
+    return model.RolloutRequest(
+        kind=model.RolloutKind.DEPLOY,
+        release=release,
+        digest=f"sha256:{release:064x}",
+        spec=_spec(),
+        strategy=_spec().strategy,
+        links=(model.Link(service="api", slot=1, port=20_001),),
+        salt=f"s{release}",
+        preview=f"p{release}",
+        by="ada",
+        why="a new start page",
+        key=f"press-{release}",
+        at=1_700_000_000.5,
+    )
+
+
+def _rollout(phase: Phase) -> model.Rollout:
+    return model.Rollout(
+        id=3,
+        request=_request(2),
+        phase=phase,
+        placement=2,
+        created_placement=True,
+        previous_release=1,
+        phase_s=7.5,
+    )
+
+
+def _ended(rollout_id: int, release: int) -> model.Rollout:
+    return model.Rollout(
+        id=rollout_id,
+        request=_request(release),
+        phase=Phase.SUCCEEDED,
+        placement=release,
+        created_placement=True,
+        stage=1,
+        reason=Reason.COMPLETE,
+        exposure_reached_bps=model.FULL_EXPOSURE,
+    )
+
+
+if __name__ == "__main__":
+    main()
