@@ -62,7 +62,7 @@ class Hierarchies:
 
 
 def _unified_values(limits: model.Limits) -> dict[str, str]:
-    values = {}
+    values: dict[str, str] = {}
     if limits.memory_bytes is not None:
         values |= {"memory.max": str(limits.memory_bytes), "memory.oom.group": "1"}
     if limits.cpus is not None:
@@ -120,9 +120,9 @@ def _mounts(path: str) -> list[tuple[Path, str, frozenset[str]]]:
     found = []
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            fields = line.split()
-            if len(fields) >= 4 and fields[2] in {"cgroup", "cgroup2"}:
-                found.append((Path(fields[1]), fields[2], frozenset(fields[3].split(","))))
+            _, mount, kind, options, *_ = line.split()
+            if kind in {"cgroup", "cgroup2"}:
+                found.append((Path(mount), kind, frozenset(options.split(","))))
     return found
 
 

@@ -133,7 +133,10 @@ class Layout:
 
     @contextlib.contextmanager
     def locked(self, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
-        """Alone, also against another process with the same folder. RuntimeAdapterError if others take too long."""
+        """Alone, also against another process with the same folder.
+
+        Raises RuntimeAdapterError if others take longer than `wait_s`, StorageError.
+        """
         with storage_errors(f"{self.folder} cannot be locked"):
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -143,7 +146,7 @@ class Layout:
             os.close(handle)
 
     def groups(self) -> list[str]:
-        """Ids of all groups. Raises RuntimeAdapterError if the folder cannot be read: that is not "no groups"."""
+        """Ids of all groups, sorted. RuntimeAdapterError if it cannot look: that is not "no groups"."""
         try:
             names = os.listdir(self.folder)
         except OSError as error:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from tidegate import errors
 from tidegate.core import model
@@ -166,7 +167,8 @@ def launch(wanted: Iterable[plans.Plan]) -> None:
     started: list[_Started] = []
     try:
         for plan in wanted:
-            started.append(_Started(plan["name"], spawn(plan, answer=subprocess.PIPE)))
+            process = spawn(plan, answer=subprocess.PIPE)
+            started.append(_Started(plan["name"], process))
     except OSError as error:
         raise errors.RuntimeAdapterError(f"A shim cannot be started: {error.strerror}.") from error
     finally:
@@ -178,9 +180,8 @@ def launch(wanted: Iterable[plans.Plan]) -> None:
 
 def _answer(process: subprocess.Popen[bytes], deadline: float) -> bytes:
     """The shim's first line; what came so far when the time is over. It goes on by itself then."""
-    assert process.stdout is not None
     content = b""
-    with process.stdout as pipe:
+    with cast("IO[bytes]", process.stdout) as pipe:
         while not content.endswith(b"\n"):
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:

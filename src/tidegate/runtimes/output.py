@@ -74,7 +74,7 @@ def generations(path: str) -> list[str]:
 
 
 def last_lines(path: str, count: int) -> list[str]:
-    """The last `count` lines of the file and its older parts, oldest first. OSError if they cannot be read."""
+    """The last `count` lines of the file and its older parts, oldest first. OSError if unreadable."""
     content = b""
     for name in generations(path):
         with open(name, "rb") as file:

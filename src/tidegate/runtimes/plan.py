@@ -106,7 +106,10 @@ def read_state(folder: str) -> State | None:
 
 
 def write_state(folder: str, state: State) -> None:
-    """Replace the state file, atomically; on a full disk in place, where it needs no new space. OSError if neither."""
+    """Replace the state file atomically; on a full disk in place, where it needs no new space.
+
+    OSError if neither can be done.
+    """
     content = json.dumps(state).encode().ljust(STATE_BYTES)
     temporary = f"{folder}/{STATE}.new"
     try:

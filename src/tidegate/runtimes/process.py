@@ -23,12 +23,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate import errors, ports
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness, start
+from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness
 from tidegate.runtimes import plan as plans
 
 #: How often `logs` with `follow` looks for new lines.
@@ -44,7 +44,7 @@ class ProcessSettings:
 
     first_port: int = 20_000
     last_port: int = 32_767
-    """Below the kernel's ephemeral range (from 32 768), out of which it gives ports to outgoing connections."""
+    """Below the kernel's ephemeral range (from 32 768), which outgoing connections are given ports from."""
     reserved_ports: frozenset[int] = frozenset()
     """Ports in the range that are somebody else's."""
     run_as: str = accounts.AUTO
@@ -139,7 +139,7 @@ class ProcessRuntime:
             if barrier is not None:
                 raise errors.MachineError(
                     f"The apps' user {account.user} may not pass through {barrier} to {target}.",
-                    hint=f"Allow it (chmod o+x {barrier}), put Tidegate's data elsewhere, or set run_as to same.",
+                    hint=f"Run chmod o+x {barrier}, put Tidegate's data elsewhere, or set run_as to same.",
                 )
 
     def _reserve(self, group: model.InstanceGroup, index: int) -> int | None:
@@ -215,7 +215,7 @@ class ProcessRuntime:
         answers = self._readiness.ask(targets)
         found: dict[str, list[model.InstanceStatus]] = {}
         for one in seen:
-            found.setdefault(one.group_id, []).append(self._status(one, answers.get(one.name)))
+            found.setdefault(one.group_id, []).append(self._status(one, ready=answers.get(one.name)))
         return tuple(
             model.GroupStatus(id=group_id, placement=placement, service=service, instances=tuple(statuses))
             for group_id, statuses in found.items()
@@ -252,7 +252,7 @@ class ProcessRuntime:
         account = accounts.account(self._settings.run_as, group.key, self._layout.users)
         return self._plan(group, seen.index, variables, self._package(group), account)
 
-    def _status(self, seen: instances.Look, ready: bool | None) -> model.InstanceStatus:
+    def _status(self, seen: instances.Look, *, ready: bool | None) -> model.InstanceStatus:
         state = seen.state
         return model.InstanceStatus(
             index=seen.index,
@@ -435,8 +435,8 @@ class ProcessRuntime:
             return ports.Finding(
                 name=name,
                 ok=False,
-                detail=f"{span} overlaps the kernel's ephemeral ports {first} to {last}: any connection may take one",
-                hint="Choose a range outside of it.",
+                detail=f"{span} overlaps the kernel's ephemeral ports {first} to {last}",
+                hint="Choose a range outside of them: any outgoing connection may take one.",
             )
         return ports.Finding(name=name, ok=True, detail=f"{left} left ({span})")
 

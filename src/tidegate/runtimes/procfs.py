@@ -17,6 +17,9 @@ from typing import NamedTuple
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
+#: Place of the start time among the fields that follow the program's name.
+_START_FIELD = 19
+
 #: Set for readiness commands, which carry an instance's environment and are not the instance.
 CHECK_MARK = "TIDEGATE_CHECK"
 
@@ -52,10 +55,10 @@ def stat(pid: int) -> Stat | None:
             fields = file.read().rpartition(b") ")[2].split()
     except OSError:
         return None
-    if len(fields) < 20:  # the process ended while the file was read
+    if len(fields) <= _START_FIELD:  # the process ended while the file was read
         return None
     return Stat(
-        identity=Identity(pid, int(fields[19])),
+        identity=Identity(pid, int(fields[_START_FIELD])),
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),

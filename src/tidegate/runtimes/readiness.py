@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,11 @@ from tidegate.runtimes import plan as plans
 _EAGER_PAUSE_S = 0.075
 _EAGER_COMMAND_PAUSE_S = 0.25
 _EAGER_FOR_S = 15.0
+
+#: Longer than any status line; what follows it is of no interest.
+_STATUS_LINE_BYTES = 4096
+
+_READY = re.compile(rb"HTTP/[0-9.]+ [23][0-9][0-9]( |\r|\n|$)")
 
 #: A thread ends when nobody looked for its answer for so long.
 _UNWANTED_S = 60.0
@@ -160,7 +166,7 @@ def probe(target: Target) -> bool | None:
 
 
 def probe_address(port: int, path: str | None, timeout_s: float) -> bool:
-    """Whether something accepts connections on the loopback port and, with a path, answers 2xx or 3xx in time."""
+    """Whether the loopback port accepts connections and, with a path, answers 2xx or 3xx in time."""
     deadline = time.monotonic() + timeout_s
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
@@ -175,25 +181,25 @@ def _ask_http(connection: socket.socket, path: str, deadline: float) -> bool:
     """The status line is enough; an answer that trickles in is cut off at the deadline."""
     host = "{}:{}".format(*connection.getpeername())
     target = quote(path if path.startswith("/") else f"/{path}", safe="/?&=%+,:;@!$'()*~-._")
-    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    connection.sendall(head.encode("ascii"))
+    head = (
+        f"GET {target} HTTP/1.1",
+        f"Host: {host}",
+        "User-Agent: tidegate",
+        "Accept: */*",
+        "Connection: close",
+    )
+    connection.sendall("\r\n".join([*head, "", ""]).encode("ascii"))
     answer = b""
-    while b"\n" not in answer and len(answer) < 4096:
+    while b"\n" not in answer and len(answer) < _STATUS_LINE_BYTES:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             return False
         connection.settimeout(left_s)
-        part = connection.recv(4096)
+        part = connection.recv(_STATUS_LINE_BYTES)
         if not part:
             break
         answer += part
-    words = answer.split(b"\n", 1)[0].split()
-    return (
-        len(words) >= 2
-        and words[0].startswith(b"HTTP/")
-        and words[1][:1] in {b"2", b"3"}
-        and len(words[1]) == 3
-    )
+    return _READY.match(answer) is not None
 
 
 def _probe_command(target: Target) -> bool | None:

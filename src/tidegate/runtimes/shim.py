@@ -240,19 +240,18 @@ class Shim:
 
     def _notice_end(self) -> None:
         if self.app is not None:
-            how = self._end_of_child() if self.child else self._end_of_adopted(self.app)
+            how = self._end_of_child(self.app) if self.child else self._end_of_adopted(self.app)
             if how is not None:
                 self.say(f"ended: {how}")
                 self._ended(how)
         self._bury()
 
-    def _end_of_child(self) -> str | None:
+    def _end_of_child(self, app: procfs.Identity) -> str | None:
         """How our child ended, or None; kills its descendants before its pid is free for others."""
-        assert self.app is not None
-        if os.waitid(os.P_PID, self.app.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if os.waitid(os.P_PID, app.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         self._kill_leftovers()
-        _, status = os.waitpid(self.app.pid, 0)
+        _, status = os.waitpid(app.pid, 0)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         return describe_end(status, out_of_memory=killed and self._out_of_memory_kills() > self.kills)
 

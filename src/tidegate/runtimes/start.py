@@ -130,7 +130,7 @@ def _explain(plan: plans.Plan, program: str, error: OSError | None) -> str:
     if isinstance(error, FileNotFoundError):
         return "the interpreter that its first line names is not on this machine"
     if isinstance(error, PermissionError):
-        return f"{_who(plan)} may not execute it (is the file marked as executable?)"
+        return f"{_who(plan)} may not execute it: is it marked as executable, and can that user reach it?"
     if error.errno == errno.ENOEXEC:
         return "not a program: it has no #! line and is no binary of this machine"
     return error.strerror or str(error)
