@@ -184,7 +184,7 @@ def dependency_order(needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     Names that are in a circle or behind one are left out; needs that are no key are ignored.
     """
     position = {name: index for index, name in enumerate(needs)}
-    waiting = {name: {other for other in needs[name] if other in needs} for name in needs}
+    waiting = {name: dict.fromkeys(other for other in needs[name] if other in needs) for name in needs}
     followers: dict[str, list[str]] = defaultdict(list)
     for name, others in waiting.items():
         for other in others:
@@ -196,7 +196,7 @@ def dependency_order(needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         _, name = heapq.heappop(ready)
         ordered.append(name)
         for follower in followers[name]:
-            waiting[follower].discard(name)
+            del waiting[follower][name]
             if not waiting[follower]:
                 heapq.heappush(ready, (position[follower], follower))
     return tuple(ordered)

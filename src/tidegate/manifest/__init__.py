@@ -54,8 +54,8 @@ _KEY_LENGTH_MAX = 64
 class Artifact:
     """How a package is made."""
 
-    build: tuple[str, ...] | None
-    """argv; None: there is nothing to build."""
+    build: str | None
+    """Line for the user's shell; None: there is nothing to build."""
     package: str
     """Folder, relative to the manifest's, never outside it."""
 

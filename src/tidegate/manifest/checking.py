@@ -16,6 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from pydantic_core import ErrorDetails
 
 from tidegate.core.spec import Fault, Where, suggestion
 from tidegate.manifest.definition import ManifestSection, Section
-from tidegate.manifest.reading import Document, Mapping, Place, PlacedFault, Scalar, as_values, locate
+from tidegate.manifest.reading import Document, Mapping, PlacedFault, Scalar, as_values, exists, locate
 from tidegate.manifest.scalars import Mistake
 
 #: More mistakes than these are counted, not spelled out: a file of another program has thousands.
@@ -52,15 +53,23 @@ def check(document: Document) -> tuple[ManifestSection | None, tuple[PlacedFault
     try:
         return ManifestSection.model_validate(written), ()
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)
-    placed = sorted(
-        ((_locate(document.root, detail), detail) for detail in details), key=lambda pair: pair[0]
-    )
+        details = [detail for detail in _details(error) if not _only_invalid_items(detail, written)]
+    root = document.root
+    placed = sorted(((locate(root, _where(detail)), detail) for detail in details), key=lambda pair: pair[0])
     shown = placed[:FAULTS_MAX]
-    faults = [PlacedFault(place=place, fault=_fault(detail, written)) for place, detail in shown]
+    faults = [PlacedFault(place=place, fault=_fault(detail, root, written)) for place, detail in shown]
     if len(placed) > len(shown):
         faults.append(PlacedFault(place=shown[-1][0], fault=_uncounted(len(placed) - len(shown))))
     return _without_mistakes(written, details), tuple(faults)
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False)
+
+
+def _only_invalid_items(detail: ErrorDetails, written: Any) -> bool:
+    """Called empty because no item is valid: each item has its own fault already."""
+    return detail["type"] == "too_short" and bool(_at(written, _where(detail)))
 
 
 def _uncounted(count: int) -> Fault:
@@ -69,12 +78,16 @@ def _uncounted(count: int) -> Fault:
     )
 
 
-def _locate(root: Mapping, detail: ErrorDetails) -> Place:
-    return locate(root, _where(detail))
-
-
 def _where(detail: ErrorDetails) -> Where:
     return tuple(part for part in detail["loc"] if part != "[key]")
+
+
+def _as_written(root: Mapping, fault: Fault) -> Fault:
+    """Of `health: nonsense` the file has no key `health.path`, though that is where it was read."""
+    where = fault.where
+    while where and not exists(root, where):
+        where = where[:-1]
+    return replace(fault, where=where)
 
 
 # --- cutting ---------------------------------------------------------------------------------------
@@ -87,7 +100,7 @@ def _without_mistakes(written: Any, details: list[ErrorDetails]) -> ManifestSect
         try:
             return ManifestSection.model_validate(written)
         except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
+            details = _details(error)
     return None
 
 
@@ -109,12 +122,12 @@ def _cut(written: Any, where: Where, *, missing: bool) -> None:
 # --- wording ---------------------------------------------------------------------------------------
 
 
-def _fault(detail: ErrorDetails, written: Any) -> Fault:
+def _fault(detail: ErrorDetails, root: Mapping, written: Any) -> Fault:
     where = _where(detail)
     error = detail.get("ctx", {}).get("error")
     if isinstance(error, Mistake):
-        return Fault(where=where, message=error.message, hint=error.hint)
-    found = _described(written, where)
+        return _as_written(root, Fault(where=where, message=error.message, hint=error.hint))
+    found = _described(_at(written, where))
     kind = detail["type"]
     if kind == "missing":
         return _missing(where)
@@ -160,13 +173,17 @@ def _first_sentence(description: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def _described(written: Any, where: Where) -> str:
-    node = written
-    for key in where:
-        node = _child(node, key)
+def _described(node: Any) -> str:
     if isinstance(node, Scalar):
         return "empty" if node.empty else "a single value"
     return "a list" if isinstance(node, list) else "a mapping"
+
+
+def _at(written: Any, where: Where) -> Any:
+    node = written
+    for key in where:
+        node = _child(node, key)
+    return node
 
 
 def _child(node: Any, key: str | int) -> Any:

@@ -69,9 +69,9 @@ class ArtifactSection(Section):
     later = frozenset({"image"})
 
     package: scalars.Folder = _key("The folder that becomes the package, relative to this file.", "dist/")
-    build: scalars.Command | None = _key(
-        "Command that makes the folder. It runs once per release, where `tide deploy` was called; no shell "
-        "reads it.",
+    build: scalars.ShellLine | None = _key(
+        "Command line that makes the folder. Your shell runs it as written, once per release, where `tide "
+        "deploy` was called.",
         "make dist",
         default=None,
     )
@@ -131,7 +131,8 @@ class ServiceSection(Section):
 
     run: scalars.Command = _key(
         "Command that starts an instance: one string, split into words as a shell would, or a list of "
-        "words. No shell reads it; `$NAME` and `${NAME}` are filled from the instance's environment. `PORT` is there.",
+        "words. No shell reads it; `$NAME` and `${NAME}` are filled from the instance's environment, where "
+        "`PORT` is, too.",
         "./bin/web --port $PORT",
         "[./bin/web, --motto, two words]",
     )

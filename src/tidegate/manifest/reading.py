@@ -121,7 +121,7 @@ def _syntax_error(error: yaml.YAMLError) -> UnreadableError:
     hint = "check indentation, colons and quotes on this line and the one before"
     if "alias" in (error.context or ""):
         hint = 'a value that begins with * needs quotes: "*"'
-    elif "cannot start any token" in problem:
+    elif "cannot start any token" in problem or "tab character" in problem:
         hint = "indent with spaces, not with tabs; a value that begins with @, ` or % needs quotes"
     elif "mapping values" in problem:
         hint = "a value that holds a colon and a space needs quotes"

@@ -346,6 +346,15 @@ def _command(value: Any) -> tuple[str, ...]:
     return words
 
 
+def _shell_line(value: Any) -> str:
+    """A line for the user's own shell, exactly as written."""
+    wanted = "a command line such as make dist"
+    text = _clean(text_of(value, wanted), wanted)
+    if not text.strip():
+        raise Mistake(f"is empty: it should be {wanted}")
+    return text
+
+
 def _clean(text: str, wanted: str) -> str:
     """What the operating system can take as an argument."""
     if "\0" in text or len(text) > COMMAND_LENGTH_MAX:
@@ -394,4 +403,5 @@ Command = Annotated[
         },
     ),
 ]
+ShellLine = Annotated[str, *_kind(_shell_line, {"type": "string", "minLength": 1})]
 ConfigText = Annotated[str, *_kind(_config_text, _TEXT_SCHEMA)]
