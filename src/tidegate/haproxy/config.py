@@ -1,0 +1,393 @@
+"""What HAProxy reads, as pure functions of settings and route tables.
+
+Hides HAProxy's configuration language and how a `Route` is written into a map value. Values in, text out;
+every value is checked again here, although names are checked when a manifest is read: a blank, a quote or
+a semicolon in a value would be another line or another command. Neighbours: `boot` writes the text to
+disk, `runtime` sends the same lines over the socket.
+
+How a request finds its way:
+
+    hosts.map   host                  -> app.environment.service
+    routes.map  app.environment.      -> <stable><mark>:<fence>:<canary>:<exposure>:<salt>:<preview>
+    backend     app.environment.service.slot
+
+One entry in routes.map per environment, found by prefix, so that all its services flip at once. The mark
+says whether a canary is open: without one, no cookie is read and nothing is hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tidegate.core import model
+from tidegate.errors import RouterError
+from tidegate.haproxy.settings import RouterSettings
+
+HOSTS: Final = "hosts.map"
+ROUTES: Final = "routes.map"
+LINKS: Final = "links.map"
+ADDRESSES: Final = "addresses.map"
+MAPS: Final = (HOSTS, ROUTES, LINKS, ADDRESSES)
+
+USER_COOKIE: Final = "tidegate_user"
+PREVIEW_COOKIE: Final = "tidegate_preview"
+PREVIEW_HEADER: Final = "X-Tidegate-Preview"
+
+#: Options of every server. A connection error takes it out at once, a check every half second brings it
+#: back. `default-server` is not obeyed by `add server`, so they are spelt out each time.
+SERVER_OPTIONS: Final = (
+    "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+)
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_HOST: Final = re.compile(r"\*|(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]{0,500}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{1,127}")
+_VALUE: Final = re.compile(
+    r"(?P<stable>[0-9]|-)(?P<mark>[=~]):(?P<fence>[0-9]{1,18}):(?P<canary>[0-9]|-)"
+    r":(?P<exposure>[0-9]{1,5}):(?P<salt>[A-Za-z0-9_-]{1,128}):(?P<preview>[A-Za-z0-9_-]{1,128})"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotCheck:
+    """A backend as HAProxy must know it before it can get servers: the part that needs a reload."""
+
+    service: str
+    slot: int
+    check: model.Check
+
+
+Structure = tuple[SlotCheck, ...]
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+def environment_name(key: model.EnvironmentKey) -> str:
+    """`app.environment`. Raises RouterError."""
+    return f"{_matched(_NAME, key.app, 'app')}.{_matched(_NAME, key.environment, 'environment')}"
+
+
+def service_name(key: model.EnvironmentKey, service: str) -> str:
+    """`app.environment.service`. Raises RouterError."""
+    return f"{environment_name(key)}.{_matched(_NAME, service, 'service')}"
+
+
+def backend_name(key: model.EnvironmentKey, service: str, slot: int) -> str:
+    """`app.environment.service.slot`. Raises RouterError."""
+    if not 0 <= slot < model.SLOTS:
+        raise RouterError(f"{slot} is not a slot: they are numbered 0 to {model.SLOTS - 1}.")
+    return f"{service_name(key, service)}.{slot}"
+
+
+def owner_prefix(key: model.EnvironmentKey) -> str:
+    """What every name of this environment's services and backends, and of no other's, begins with."""
+    return f"{environment_name(key)}."
+
+
+def structure_variable(key: model.EnvironmentKey) -> str:
+    """Name of the process variable that holds the fingerprint of the environment's structure."""
+    return f"proc.s{hashlib.sha256(environment_name(key).encode()).hexdigest()[:16]}"
+
+
+def fingerprint(structure: Structure) -> str:
+    """Names a structure; equal structures have equal fingerprints."""
+    return hashlib.sha256(repr(structure).encode()).hexdigest()[:16]
+
+
+# --- structure -------------------------------------------------------------------------------------
+
+
+def structure(table: model.RouteTable, held: Structure) -> Structure:
+    """Every slot of every service of the table, used or not, so that a rollout needs no reload.
+
+    The check of a used slot is the table's. A slot that is not used keeps what is held, so that nothing
+    changes when a placement ends; one never used gets the check of the newest release.
+    """
+    used = {(backend.service, backend.slot): backend.check for backend in table.backends}
+    known = {(one.service, one.slot): one.check for one in held}
+    services = sorted({backend.service for backend in table.backends})
+    newest = {service: _newest_check(table, service) for service in services}
+    return tuple(
+        SlotCheck(
+            service=service,
+            slot=slot,
+            check=used.get((service, slot)) or known.get((service, slot)) or newest[service],
+        )
+        for service in services
+        for slot in range(model.SLOTS)
+    )
+
+
+def _newest_check(table: model.RouteTable, service: str) -> model.Check:
+    of_service = [backend for backend in table.backends if backend.service == service]
+    order = (table.route.stable, table.route.canary)
+    return max(of_service, key=lambda backend: order.index(backend.slot) if backend.slot in order else -1).check
+
+
+# --- route values ----------------------------------------------------------------------------------
+
+
+def route_value(route: model.Route) -> str:
+    """The map value that makes HAProxy route so. Raises RouterError."""
+    for slot in (route.stable, route.canary):
+        if slot is not None and not 0 <= slot < model.SLOTS:
+            raise RouterError(f"{slot} is not a slot: they are numbered 0 to {model.SLOTS - 1}.")
+    if not 0 <= route.exposure_bps <= model.FULL_EXPOSURE:
+        raise RouterError(f"Exposure is 0 to {model.FULL_EXPOSURE} basis points, not {route.exposure_bps}.")
+    if not 0 <= route.fence < 10**18:
+        raise RouterError(f"{route.fence} is not a fence.")
+    stable = "-" if route.stable is None else str(route.stable)
+    mark, canary = ("=", "-") if route.canary is None else ("~", str(route.canary))
+    salt = _matched(_TOKEN, route.salt, "salt") if route.salt else "-"
+    preview = _matched(_TOKEN, route.preview, "preview token", secret=True) if route.preview else "-"
+    return f"{stable}{mark}:{route.fence}:{canary}:{route.exposure_bps}:{salt}:{preview}"
+
+
+def parse_route(value: str) -> model.Route | None:
+    """The route that a map value stands for; None: no value of ours."""
+    found = _VALUE.fullmatch(value)
+    if found is None:
+        return None
+    part = found.groupdict()
+    route = model.Route(
+        stable=None if part["stable"] == "-" else int(part["stable"]),
+        canary=None if part["canary"] == "-" else int(part["canary"]),
+        exposure_bps=int(part["exposure"]),
+        salt="" if part["salt"] == "-" else part["salt"],
+        preview="" if part["preview"] == "-" else part["preview"],
+        fence=int(part["fence"]),
+    )
+    try:
+        return route if route_value(route) == value else None
+    except RouterError:
+        return None
+
+
+# --- maps ------------------------------------------------------------------------------------------
+
+
+def map_entries(table: model.RouteTable) -> dict[str, dict[str, str]]:
+    """The environment's entries of each map. Raises RouterError."""
+    hosts: dict[str, str] = {}
+    addresses: dict[str, str] = {}
+    for public in table.services:
+        name = service_name(table.key, public.service)
+        for host in public.hosts:
+            if hosts.setdefault(_matched(_HOST, host.lower(), "host name"), name) != name:
+                raise RouterError(f"Two services of {table.key} ask for the host {host}.")
+        if public.identity is model.UserIdentity.ADDRESS:
+            addresses[name] = "1"
+    links: dict[str, str] = {}
+    for backend in table.backends:
+        name = backend_name(table.key, backend.service, backend.slot)
+        if backend.link_port is not None and links.setdefault(str(backend.link_port), name) != name:
+            raise RouterError(f"Two backends of {table.key} ask for the internal port {backend.link_port}.")
+    return {
+        HOSTS: hosts,
+        ROUTES: {owner_prefix(table.key): route_value(table.route)},
+        LINKS: links,
+        ADDRESSES: addresses,
+    }
+
+
+def owned(map_name: str, prefix: str, entry: tuple[str, str]) -> bool:
+    """Whether a map entry belongs to the environment with this prefix."""
+    key, value = entry
+    if map_name == ROUTES:
+        return key == prefix
+    return (key if map_name == ADDRESSES else value).startswith(prefix)
+
+
+def merged(map_name: str, tables: Iterable[model.RouteTable]) -> dict[str, str]:
+    """One map of all environments. Raises RouterError when two ask for the same key."""
+    result: dict[str, str] = {}
+    for table in tables:
+        for key, value in map_entries(table)[map_name].items():
+            if result.setdefault(key, value) != value:
+                raise RouterError(f"{table.key} asks for {key}, which belongs to {result[key]}.")
+    return result
+
+
+def map_text(entries: Mapping[str, str]) -> str:
+    """A map as the file that HAProxy loads."""
+    return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
+
+
+# --- servers ---------------------------------------------------------------------------------------
+
+
+def server_words(server: model.Server) -> str:
+    """`name address:port options`, for a configuration line or after `add server backend/`. Raises RouterError."""
+    return f"{server_name(server.name)} {server_address(server)} {SERVER_OPTIONS}"
+
+
+def server_name(name: str) -> str:
+    """The name, if it can be one. Raises RouterError."""
+    return _matched(_SERVER, name, "server name")
+
+
+def server_address(server: model.Server) -> str:
+    """`address:port`. Raises RouterError; names are refused, since HAProxy would not resolve them later."""
+    host = canonical_address(server.host)
+    if not 0 < server.port < 65_536:
+        raise RouterError(f"{server.port} is not a port.")
+    return f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+
+
+def canonical_address(host: str) -> str:
+    """An IP address in its usual spelling. Raises RouterError."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError as error:
+        raise RouterError(f"{host[:60]!r} is not an IP address.") from error
+
+
+# --- configuration ---------------------------------------------------------------------------------
+
+
+def environment_text(table: model.RouteTable, shape: Structure) -> str:
+    """The configuration file of one environment: its backends with their servers. Raises RouterError."""
+    servers = {(backend.service, backend.slot): backend.servers for backend in table.backends}
+    lines = ["global", f"    set-var {structure_variable(table.key)} str({fingerprint(shape)})", ""]
+    for one in shape:
+        lines.append(f"backend {backend_name(table.key, one.service, one.slot)} from tidegate")
+        lines += [f"    {line}" for line in _check_lines(one.check)]
+        for server in servers.get((one.service, one.slot), ()):
+            lines.append(f"    server {server_words(server)}{'' if server.ready else ' disabled'}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _check_lines(check: model.Check) -> list[str]:
+    if not 0.001 <= check.timeout_s <= 86_400:
+        raise RouterError(f"{check.timeout_s} is not a time to wait for a check.")
+    lines = [f"timeout check {round(check.timeout_s * 1000)}ms"]
+    if check.kind is model.CheckKind.HTTP:
+        path = _matched(_PATH, check.path, "health path")
+        lines += [
+            "option httpchk",
+            f"http-check send meth GET uri '{path}' ver HTTP/1.1 hdr Host localhost hdr User-Agent tidegate",
+            "http-check expect status 200-399",
+        ]
+    return lines
+
+
+def base_text(settings: RouterSettings) -> str:
+    """The configuration file that all environments share. Raises RouterError."""
+    host = canonical_address(settings.host)
+    public = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+    links = "\n".join(f"    bind 127.0.0.1:{port}" for port in settings.link_ports)
+    return _BASE.format(
+        connections=settings.connections(),
+        threads=settings.thread_count(),
+        identity=_identity_lines(settings),
+        old_process_s=_seconds(settings.old_process_s),
+        response_s=_seconds(settings.response_timeout_s),
+        tunnel_s=_seconds(settings.tunnel_timeout_s),
+        public=public,
+        links=links,
+    )
+
+
+def _identity_lines(settings: RouterSettings) -> str:
+    ids = settings.drop_to()
+    return "" if ids is None else f"\n    uid {ids[0]}\n    gid {ids[1]}"
+
+
+def _seconds(value: float) -> int:
+    if not 1 <= value <= 2_000_000:
+        raise RouterError(f"{value} seconds is not a time that the router can wait.")
+    return round(value)
+
+
+def _matched(pattern: re.Pattern[str], text: str, what: str, *, secret: bool = False) -> str:
+    if pattern.fullmatch(text) is None:
+        raise RouterError(f"The router cannot take this {what}{'' if secret else f': {text[:60]!r}'}.")
+    return text
+
+
+#: The order of the rules is the cost of a request: everybody passes those above `allow`, only users of an
+#: environment with an open canary those below.
+_BASE: Final = """\
+# Written by Tidegate; changes are overwritten.
+global
+    stats socket unix@admin.sock mode 600 level admin expose-fd listeners
+    stats timeout 1h
+    maxconn {connections}
+    nbthread {threads}{identity}
+    hard-stop-after {old_process_s}s
+
+defaults tidegate
+    mode http
+    balance leastconn
+    timeout client {response_s}s
+    timeout server {response_s}s
+    timeout connect 250ms
+    timeout queue 30s
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    timeout tunnel {tunnel_s}s
+    option idle-close-on-response
+    option http-ignore-probes
+    option redispatch 1
+    retries 3
+    retry-on conn-failure empty-response
+    http-reuse safe
+
+frontend public from tidegate
+    bind {public}
+    option http-restrict-req-hdr-names delete
+    acl repeatable method GET HEAD OPTIONS PUT DELETE
+    acl one_release var(txn.route),bytes(1,1) -m str =
+    acl preview_open var(txn.preview) -m len ge 2
+    acl preview_asked req.hdr(X-Tidegate-Preview),secure_memcmp(txn.preview) -m bool
+    acl preview_asked req.cook(tidegate_preview),secure_memcmp(txn.preview) -m bool
+    acl exposed var(txn.key),xxh32,mod(10000),sub(txn.exposure) lt 0
+
+    http-request set-var(txn.service) req.hdr(host),host_only,lower,map_str(hosts.map)
+    http-request set-var(txn.service) str(*),map_str(hosts.map) if !{{ var(txn.service) -m found }}
+    http-request return status 404 content-type text/plain string "No service answers to this host name.\\n" if !{{ var(txn.service) -m found }}
+    http-request set-var(txn.route) var(txn.service),map_beg(routes.map,-=)
+    http-request set-var(txn.slot) var(txn.route),bytes(0,1)
+    http-request disable-l7-retry if !repeatable
+    http-request del-header X-Forwarded- -m beg
+    http-request del-header Forwarded
+    http-request del-header X-Real-IP
+    http-request del-header Proxy
+    http-request set-header X-Forwarded-For %[src]
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header X-Forwarded-Proto http
+    http-request del-header X-Tidegate-Preview if one_release
+    http-request allow if one_release
+
+    http-request set-var(txn.user) src if {{ var(txn.service),map_str(addresses.map) -m found }}
+    http-request set-var(txn.user) req.cook(tidegate_user) if !{{ var(txn.user) -m found }}
+    http-request set-var(txn.new_user) uuid if !{{ var(txn.user) -m len ge 1 }}
+    http-request set-var(txn.user) var(txn.new_user) if {{ var(txn.new_user) -m found }}
+    http-request set-var-fmt(txn.key) "%[var(txn.route),field(5,:)]/%[var(txn.user)]"
+    http-request set-var(txn.exposure) var(txn.route),field(4,:)
+    http-request set-var(txn.preview) var(txn.route),field(6,:)
+    http-request set-var(txn.slot) var(txn.route),field(3,:) if exposed or preview_open preview_asked
+    http-request del-header X-Tidegate-Preview
+    http-response add-header Set-Cookie "tidegate_user=%[var(txn.new_user)]; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax" if {{ var(txn.new_user) -m found }}
+
+    use_backend %[var(txn.service)].%[var(txn.slot)]
+    default_backend nothing
+
+frontend links from tidegate
+{links}
+    http-request disable-l7-retry if !{{ method GET HEAD OPTIONS PUT DELETE }}
+    use_backend %[dst_port,map_str(links.map)]
+    default_backend nothing
+
+backend nothing from tidegate
+    http-request return status 503 content-type text/plain hdr Retry-After 5 string "Nothing is deployed here.\\n"
+"""

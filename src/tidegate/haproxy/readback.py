@@ -1,0 +1,213 @@
+"""Gives meaning to what HAProxy's processes answer.
+
+Hides the formats of its statistics, tables and variables. Pure: text in, values out; whatever does not
+have the expected form raises RouterError, so that a wrong value never becomes an observation. Neighbours:
+`wire` brings the text, `runtime` puts the looks at several processes together.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import Final
+
+from tidegate.core import model
+from tidegate.errors import RouterError
+from tidegate.haproxy import config
+from tidegate.haproxy.wire import garbled
+
+#: Bits of `srv_admin_state`: forced and inherited maintenance, by resolution; forced and inherited drain.
+_MAINTENANCE: Final = 0x01 | 0x02 | 0x20
+_DRAIN: Final = 0x08 | 0x10
+#: Value of `srv_op_state` of a server that takes part.
+_RUNNING: Final = 2
+#: Values of `srv_check_result`: passed, and passed with a wish to be left alone.
+_PASSED: Final = (3, 4)
+_SERVERS_VERSION: Final = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveServer:
+    """One server as one process sees it."""
+
+    backend: str
+    name: str
+    host: str
+    port: int
+    running: bool
+    maintenance: bool
+    drain: bool
+    weight: int
+    checked: bool
+    """Its last check passed."""
+    sessions: int
+
+    @property
+    def ready(self) -> bool:
+        """Administrative state: takes new connections."""
+        return not self.maintenance and not self.drain and self.weight > 0
+
+    @property
+    def path(self) -> str:
+        return f"{self.backend}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What a backend has answered."""
+
+    requests: int
+    errors: int
+    connect_failures: int
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            connect_failures=self.connect_failures + other.connect_failures,
+        )
+
+
+NOTHING: Final = Count(requests=0, errors=0, connect_failures=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One process, seen from one environment."""
+
+    generation: str
+    fingerprint: str | None
+    """Of the structure it was started with; None: it does not know the environment."""
+    entries: dict[str, tuple[tuple[str, str], ...]]
+    """The environment's entries of each map."""
+    servers: tuple[LiveServer, ...]
+    counts: dict[str, Count]
+    """By name of backend."""
+
+    @property
+    def route(self) -> model.Route | None:
+        """The route in force; None: none, or none that Tidegate wrote."""
+        entries = self.entries[config.ROUTES]
+        return config.parse_route(entries[0][1]) if len(entries) == 1 else None
+
+
+def look_commands(key: model.EnvironmentKey) -> tuple[str, ...]:
+    """What to ask for one look."""
+    return (
+        "show info",
+        f"get var {config.structure_variable(key)}",
+        *(f"show map {name}" for name in config.MAPS),
+        "show servers state",
+        "show stat -1 6 -1",
+    )
+
+
+def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
+    """One look, from the answers to `look_commands`. Raises RouterError."""
+    prefix = config.owner_prefix(key)
+    info, variable, *maps, servers, statistics = answers
+    rows = [row for row in _rows(statistics) if row["pxname"].startswith(prefix)]
+    sessions = {(row["pxname"], row["svname"]): _number(row["scur"]) for row in rows if row["type"] == "2"}
+    return Look(
+        generation=generation(info),
+        fingerprint=variable_value(config.structure_variable(key), variable),
+        entries={
+            name: tuple(entry for entry in map_entries(text) if config.owned(name, prefix, entry))
+            for name, text in zip(config.MAPS, maps, strict=True)
+        },
+        servers=_servers(servers, prefix, sessions),
+        counts={row["pxname"]: _count(row) for row in rows if row["type"] == "1"},
+    )
+
+
+def generation(info: str) -> str:
+    """Names the process: its id and when it started. Raises RouterError."""
+    values = dict(line.partition(": ")[::2] for line in info.splitlines())
+    if values.get("Name") != "HAProxy":
+        raise garbled(info)
+    return f"{_number(values.get('Pid', ''))}@{_number(values.get('Start_time_sec', ''))}"
+
+
+def variable_value(name: str, answer: str) -> str | None:
+    """Value of a text variable; None: it is not set. Raises RouterError."""
+    if answer == "Variable not found.":
+        return None
+    head = f"{name}: type=str value=<"
+    if not answer.startswith(head) or not answer.endswith(">"):
+        raise garbled(answer)
+    return answer[len(head) : -1]
+
+
+def map_entries(answer: str) -> tuple[tuple[str, str], ...]:
+    """Keys and values of a map, in HAProxy's order. Raises RouterError."""
+    entries = []
+    for line in answer.splitlines():
+        pointer, _, entry = line.partition(" ")
+        key, blank, value = entry.partition(" ")
+        if not pointer.startswith("0x") or not blank:
+            raise garbled(answer)
+        entries.append((key, value))
+    return tuple(entries)
+
+
+def _servers(answer: str, prefix: str, sessions: dict[tuple[str, str], int]) -> tuple[LiveServer, ...]:
+    version, heading, *lines = answer.split("\n")
+    columns = heading.removeprefix("# ").split()
+    if version != _SERVERS_VERSION or "srv_admin_state" not in columns:
+        raise garbled(answer)
+    servers = []
+    for line in lines:
+        values = line.split(" ")
+        if len(values) != len(columns):
+            raise garbled(line)
+        row = dict(zip(columns, values, strict=True))
+        if row["be_name"].startswith(prefix):
+            servers.append(_server(row, sessions))
+    return tuple(servers)
+
+
+def _server(row: dict[str, str], sessions: dict[tuple[str, str], int]) -> LiveServer:
+    admin = _number(row["srv_admin_state"])
+    path = (row["be_name"], row["srv_name"])
+    if path not in sessions:
+        raise RouterError(f"HAProxy's answers contradict each other about the server {'/'.join(path)}.")
+    return LiveServer(
+        backend=path[0],
+        name=path[1],
+        host=row["srv_addr"],
+        port=_number(row["srv_port"]),
+        running=_number(row["srv_op_state"]) == _RUNNING,
+        maintenance=bool(admin & _MAINTENANCE),
+        drain=bool(admin & _DRAIN),
+        weight=_number(row["srv_uweight"]),
+        checked=_number(row["srv_check_result"]) in _PASSED,
+        sessions=sessions[path],
+    )
+
+
+def _rows(statistics: str) -> list[dict[str, str]]:
+    heading, *lines = statistics.split("\n")
+    columns = heading.removeprefix("# ").split(",")
+    if columns[:2] != ["pxname", "svname"] or "hrsp_5xx" not in columns:
+        raise garbled(statistics)
+    rows = []
+    for values in csv.reader(lines):
+        if len(values) != len(columns):
+            raise garbled(",".join(values))
+        rows.append(dict(zip(columns, values, strict=True)))
+    return rows
+
+
+def _count(row: dict[str, str]) -> Count:
+    classes = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
+    return Count(
+        requests=sum(_number(row[name]) for name in classes),
+        errors=_number(row["hrsp_5xx"]),
+        connect_failures=_number(row["econ"]),
+    )
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise garbled(text)
+    return int(text)
