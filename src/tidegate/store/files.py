@@ -52,14 +52,10 @@ def prepare(folder: Path) -> None:
 
 
 def create(path: Path) -> None:
-    """Make an empty private file, and its name durable, unless there is one. Raises StorageError."""
-    try:
+    """Make an empty private file, and its name durable, unless there is one. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
         sync(path.parent)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise _unusable(path.parent, error) from error
 
 
 def sync(path: Path) -> None:

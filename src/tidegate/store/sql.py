@@ -21,11 +21,10 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             id integer primary key check (id = 1),
             holder text not null,
             epoch integer not null,
-            boot text not null,
             expires real not null
         ) strict
         """,
-        "insert into lease (id, holder, epoch, boot, expires) values (1, '', 0, '', 0)",
+        "insert into lease (id, holder, epoch, expires) values (1, '', 0, 0)",
         """
         create table environments (
             app text not null,
@@ -109,16 +108,16 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
 
 # --- lease ---------------------------------------------------------------------------------------------
 
-READ_LEASE: Final = "select holder, epoch, boot, expires from lease where id = 1"
+READ_LEASE: Final = "select holder, epoch, expires from lease where id = 1"
 
 TAKE_LEASE: Final = """
-    update lease set holder = :holder, epoch = epoch + 1, boot = :boot, expires = :expires
-    where id = 1 and (holder in ('', :holder) or boot <> :boot or expires <= :now or epoch <= :dead_epoch)
+    update lease set holder = :holder, epoch = epoch + 1, expires = :expires
+    where id = 1 and (holder in ('', :holder) or expires <= :now or epoch <= :dead_epoch)
     returning epoch
 """
 
 RENEW_LEASE: Final = """
-    update lease set boot = :boot, expires = :expires
+    update lease set expires = :expires
     where id = 1 and epoch = :epoch and holder = :holder
     returning epoch
 """

@@ -8,7 +8,8 @@ Hides transactions, connections, SQLite's settings and its errors. Invariants:
   lock, and the lock file keeps a second process out. That also rules out the WAL-reset bug of SQLite before
   3.51.3, which needs two;
 - readers have read-only connections of their own, and never wait for the writer;
-- a lease found at the opening is nobody's: the lock file proves that its holder has ended;
+- a lease found at the opening is nobody's, whatever its time says: the lock file proves that its holder
+  has ended. So a control plane that was killed is followed at once, and times of another boot never count;
 - an error of SQLite leaves this module as one of `tidegate.errors`.
 
 Neighbours: `sql` (statements), `codec` (records), `schema` (upgrades, copies), `files` (folder, lock,
@@ -20,7 +21,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -40,22 +40,12 @@ LOG_BYTES_MAX: Final = 64 * 1024 * 1024
 #: Of the database's name: the files that are the store's own.
 OWN_SUFFIXES: Final = ("", "-wal", "-shm", "-journal", ".lock", ".ballast")
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
 Row = tuple[Any, ...]
 
 
 def boot_seconds() -> float:
     """Seconds since the machine was started, suspended time included: the same in all its processes."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot_id() -> str:
-    """Names this run of the machine: times of another one mean nothing. Unknown: one of its own."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return str(uuid.uuid4())
 
 
 class SqliteStore:
@@ -66,18 +56,16 @@ class SqliteStore:
         path: Path,
         *,
         clock: Callable[[], float] = boot_seconds,
-        boot: str | None = None,
         busy_timeout_s: float = 5.0,
         ballast_bytes: int = BALLAST_BYTES,
     ) -> None:
-        """Open the database, or make it. `clock` and `boot` date the lease; see `boot_seconds`, `boot_id`.
+        """Open the database, or make it. `clock`, of the lease: seconds that only grow, asleep or not.
 
         Raises LeaseHeldError if another process has it open, NewerStateError, StorageError, and StoreError
         if a program of another kind keeps it locked for longer than `busy_timeout_s`.
         """
         self._path: Final = path
         self._clock: Final = clock
-        self._boot: Final = boot if boot is not None else boot_id()
         self._busy_timeout_s: Final = busy_timeout_s
         self._ballast: Final = files.Ballast(
             path=path.with_name(f"{path.name}.ballast"), size_bytes=ballast_bytes
@@ -111,10 +99,10 @@ class SqliteStore:
     def acquire(self, holder: str, *, ttl_s: float) -> ports.Lease:
         with self._writing(None) as connection:
             now = self._clock()
-            values = {"holder": holder, "boot": self._boot, "now": now, "expires": now + ttl_s}
+            values = {"holder": holder, "now": now, "expires": now + ttl_s}
             row = _one(connection, sql.TAKE_LEASE, {**values, "dead_epoch": self._dead_epoch})
             if row is None:
-                other, _, _, expires = _one(connection, sql.READ_LEASE, {}) or ("another", 0, "", now)
+                other, _, expires = _one(connection, sql.READ_LEASE, {}) or ("another", 0, now)
                 raise errors.LeaseHeldError(
                     f"The state is in use by {other} for another {max(expires - now, 0):.0f} s.",
                     hint="It ends by itself if that control plane has ended.",
@@ -124,7 +112,7 @@ class SqliteStore:
     def renew(self, lease: ports.Lease) -> None:
         with self._writing(lease) as connection:
             expires = self._clock() + lease.ttl_s
-            connection.execute(sql.RENEW_LEASE, {**_named(lease), "boot": self._boot, "expires": expires})
+            connection.execute(sql.RENEW_LEASE, {**_named(lease), "expires": expires})
 
     def release_lease(self, lease: ports.Lease) -> None:
         with self._writing(None) as connection:
