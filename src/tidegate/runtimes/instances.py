@@ -4,7 +4,7 @@ Hides the layout, and how it is proved that a shim or an app lives. Beside the r
 Tidegate may enter, lie the folders that apps use, each owned by its app's user:
 
     <folder>/<group id>/<index>/    spec.json, state.json, lock, stop, output.log
-    <folder>/.lock, .users.json, .port
+    <folder>/.lock, .users.json, .port, .revision
     <folder>/../data/<app>.<environment>/   survives releases      <folder>/../tmp/<instance>/   does not
     <folder>/../logs/<group id>/<index>.log     output of instances that are gone
 
@@ -106,6 +106,7 @@ class Layout:
         self.logs = folder.parent / "logs"
         self.users = folder / ".users.json"
         self.last_port = folder / ".port"
+        self.revision = folder / ".revision"
         #: Makes names unique on a machine with several Tidegates.
         self.mark = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
 

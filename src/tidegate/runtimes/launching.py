@@ -73,9 +73,14 @@ def fill(arguments: Iterable[str], variables: Mapping[str, str]) -> list[str]:
 # --- ports --------------------------------------------------------------------------------------------
 
 
-def port_is_free(port: int) -> bool:
-    """Whether an app could listen on that loopback port now, without any socket option."""
+def port_is_free(port: int, *, own: bool = False) -> bool:
+    """Whether an app could listen on that loopback port now, without any socket option.
+
+    `own`: an instance had it before. Connections of that time that the kernel still remembers (TIME_WAIT) are
+    no obstacle then, as they are none to servers, which set SO_REUSEADDR to come back to their port.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, own)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

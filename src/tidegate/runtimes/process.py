@@ -21,18 +21,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate import errors, ports
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness
+from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness, revisions
 from tidegate.runtimes import plan as plans
-
-#: How often `logs` with `follow` looks for new lines.
-_FOLLOW_S = 0.2
 
 #: Fewer free ports than this are worth a word in `tide doctor`.
 _FEW_PORTS = 100
@@ -78,6 +74,8 @@ class ProcessRuntime:
         self._content = content
         self._settings = settings or ProcessSettings()
         self._readiness = readiness.Readiness()
+        with self._layout.locked():
+            self._revisions = revisions.Revisions(self._layout.revision)
 
     def close(self) -> None:
         """End the readiness threads; the instances go on."""
@@ -148,7 +146,7 @@ class ProcessRuntime:
         seen = instances.look(self._layout, group.id, index)
         if seen is not None and seen.spec is not None:
             port = seen.spec.port
-            if port is None or seen.app is not None or launching.port_is_free(port):
+            if port is None or seen.app is not None or launching.port_is_free(port, own=True):
                 return port
         port = None
         if group.serves:
@@ -196,12 +194,13 @@ class ProcessRuntime:
 
     # --- observe -------------------------------------------------------------------------------------
 
-    def observe(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
+    def observe(self, environment: model.EnvironmentKey) -> model.RuntimeState:
         """All groups of the environment, stopping ones included, sorted by id.
 
         Bounded: at most the longest `timeout_s` of a check, and that only once after a restart. Raises
         RuntimeAdapterError if it cannot look.
         """
+        revision = self._revisions.next()  # before the look: of two at the same time, the older says less
         seen = [
             one
             for group_id in self._layout.groups()
@@ -216,11 +215,12 @@ class ProcessRuntime:
         found: dict[str, list[model.InstanceStatus]] = {}
         for one in seen:
             found.setdefault(one.group_id, []).append(self._status(one, ready=answers.get(one.name)))
-        return tuple(
+        groups = tuple(
             model.GroupStatus(id=group_id, placement=placement, service=service, instances=tuple(statuses))
             for group_id, statuses in found.items()
             for _, placement, service in [instances.parts(group_id)]
         )
+        return model.RuntimeState(revision=revision, groups=groups)
 
     def _looks(self, group_id: str) -> Iterator[instances.Look]:
         for index in self._layout.indexes(group_id):
@@ -332,10 +332,11 @@ class ProcessRuntime:
 
     # --- output --------------------------------------------------------------------------------------
 
-    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine]:
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine | None]:
         """Last `tail` lines of each instance, oldest first; with `follow` goes on until the group is gone.
 
-        Of a group that is gone, the output that was kept; of one that nobody knows, nothing.
+        Of a group that is gone, the output that was kept; of one that nobody knows, nothing. With `follow`
+        never blocks: None says that there is nothing new, and the caller waits as long as it likes.
         """
         followers: dict[int, output.Follower] = {}
         try:
@@ -352,7 +353,7 @@ class ProcessRuntime:
                     else:
                         yield from _lines(group_id, index, follower.new_lines())
                 if followers:
-                    time.sleep(_FOLLOW_S)
+                    yield None
         finally:
             for follower in followers.values():
                 follower.close()

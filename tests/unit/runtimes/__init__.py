@@ -1,0 +1,1 @@
+"""The parts of the process runtime that need no instance."""
