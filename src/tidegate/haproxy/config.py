@@ -324,6 +324,7 @@ global
     maxconn {connections}
     nbthread {threads}{identity}
     hard-stop-after {old_process_s}s
+    max-spread-checks 10
 
 defaults tidegate
     mode http
