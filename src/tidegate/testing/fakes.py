@@ -1,0 +1,656 @@
+"""A clock, a runtime and a router in memory: honest implementations of the ports, in virtual time.
+
+They keep the promises of `tidegate.ports` and nothing more, fail as the real ones fail, and do what the
+real ones do behind the caller's back: instances are slow, crash and loop; a router checks its servers with
+a delay, forgets at a restart what its boot files do not say, and lets open sessions live on in the process
+of before a reload. `tidegate.testing.conformance` holds them to the same suite as the real adapters.
+
+Invariants: nothing moves but by the clock; no randomness; answers are built from what was done, never
+from what was asked. Neighbours: unit tests of engine and web, and tests/simulation, which adds the faults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from tidegate import errors, ports
+from tidegate.core import model
+from tidegate.core.model import InstanceState
+
+HOST: Final = "127.0.0.1"
+FIRST_PORT: Final = 20_000
+#: Crashes older than this are not recent.
+RECENT_S: Final = 300.0
+#: Waiting times between a crash and the next start, the last for ever.
+BACKOFF_S: Final = (1.0, 2.0, 4.0)
+
+
+class ManualClock:
+    """`ports.Clock` that the test moves."""
+
+    def __init__(self, *, now: float = 1_700_000_000.0) -> None:
+        """`now`: unix seconds that the wall clock shows at first."""
+        self.elapsed = 0.0
+        """True seconds since the clock was made, whatever the machine's own clocks say."""
+        self._wall_offset = now
+        self._booted_at = 0.0
+
+    def monotonic(self) -> float:
+        return self.elapsed - self._booted_at
+
+    def now(self) -> float:
+        return self.elapsed + self._wall_offset
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward or back, as an administrator or NTP does."""
+        self._wall_offset += seconds
+
+    def reboot(self) -> None:
+        """The machine starts again: its monotonic clock begins at zero."""
+        self._booted_at = self.elapsed
+
+
+# --- runtime --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What the instances of an artifact do when they run. `math.inf`: never."""
+
+    ready_after_s: float = 1.0
+    crash_after_s: float = math.inf
+    """After each start, so that it loops."""
+    crashes_max: float = math.inf
+    """It recovers after so many crashes."""
+    stop_after_s: float = 0.5
+    """From SIGTERM to its end; the group's grace is the limit."""
+    exit: str = "exit status 1"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Instance:
+    index: int
+    port: int
+    pid: int
+    behaviour: Behaviour
+    state: InstanceState = InstanceState.RUNNING
+    started_at: float = 0.0
+    due: float = math.inf
+    """When its state changes by itself: a crash, a restart, its end."""
+    unready_until: float = 0.0
+    crashed_at: list[float] = field(default_factory=list)
+    exit: str = ""
+
+    @property
+    def alive(self) -> bool:
+        return self.state in (InstanceState.STARTING, InstanceState.RUNNING)
+
+    def ready(self, now: float) -> bool:
+        ready_at = max(self.started_at + self.behaviour.ready_after_s, self.unready_until)
+        return self.state is InstanceState.RUNNING and now >= ready_at
+
+    def next_change(self, now: float) -> float:
+        """When its status can look different from now without anybody's doing."""
+        ready_at = max(self.started_at + self.behaviour.ready_after_s, self.unready_until)
+        return min(self.due, ready_at) if now < ready_at else self.due
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    group: model.InstanceGroup
+    instances: list[_Instance] = field(default_factory=list)
+    status: model.GroupStatus | None = None
+    """As last shown; None when something may have changed."""
+
+
+class FakeRuntime:
+    """`ports.Runtime` without processes."""
+
+    def __init__(
+        self,
+        *,
+        clock: ManualClock | None = None,
+        behaviours: Mapping[str, Behaviour] | None = None,
+        default: Behaviour = Behaviour(),  # noqa: B008  # frozen
+        reuse_ports: bool = False,
+        remembers_reboot: bool = True,
+    ) -> None:
+        """`behaviours`: by digest, `default` for the others. `reuse_ports`: a port that was given back is
+        given out again at once. `remembers_reboot`: groups are shown as exited after a reboot, not forgotten.
+        """
+        self.clock: Final = clock if clock is not None else ManualClock()
+        self.behaviours: Final = dict(behaviours or {})
+        self.default = default
+        self.blind = False
+        """Cannot be looked at: every `observe` raises."""
+        self._reuse_ports = reuse_ports
+        self._remembers_reboot = remembers_reboot
+        self._groups: dict[str, _Group] = {}
+        self._addresses: dict[int, tuple[_Group, _Instance]] = {}
+        self._states: dict[model.EnvironmentKey, tuple[model.GroupStatus, ...]] = {}
+        self._revision = 0
+        self._next_port = FIRST_PORT
+        self._next_pid = 1_000
+        self._next_change = math.inf
+
+    # --- the port ---
+
+    def apply(self, group: model.InstanceGroup, *, key: str) -> None:
+        self.settle()
+        held = self._groups.setdefault(group.id, _Group(group=group))
+        present = {instance.index: instance for instance in held.instances}
+        for index in range(group.instances):
+            instance = present.get(index)
+            if instance is None:
+                self._start(held, index)
+            elif instance.state is InstanceState.EXITED:
+                self._restart(held, instance, moved=True)
+        held.instances.sort(key=lambda instance: instance.index)
+        self._touch(held)
+
+    def observe(self, environment: model.EnvironmentKey) -> model.RuntimeState:
+        if self.blind:
+            raise errors.RuntimeAdapterError("The runtime does not answer.")
+        self._revision += 1
+        return model.RuntimeState(revision=self._revision, groups=self.groups_of(environment))
+
+    def remove(self, group_id: str, *, key: str) -> None:
+        self.settle()
+        held = self._groups.get(group_id)
+        if held is None:
+            return
+        now = self.clock.elapsed
+        for instance in held.instances:
+            if instance.alive:
+                instance.state = InstanceState.STOPPING
+                instance.due = now + min(instance.behaviour.stop_after_s, held.group.grace_s)
+            elif instance.state is not InstanceState.STOPPING:
+                instance.state, instance.due = InstanceState.STOPPING, now
+        self._touch(held)
+        self.settle()
+
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine]:
+        held = self._groups.get(group_id)
+        for instance in held.instances if held else ():
+            lines = [f"started with pid {instance.pid}", *([instance.exit] if instance.exit else [])]
+            for text in lines[-tail:] if tail > 0 else ():
+                yield ports.LogLine(group_id=group_id, index=instance.index, text=text)
+
+    def check(self) -> tuple[ports.Finding, ...]:
+        return (ports.Finding(name="memory", ok=True, detail="a fake needs nothing of this machine"),)
+
+    # --- what tests do to it and see of it ---
+
+    @property
+    def group_ids(self) -> tuple[str, ...]:
+        """Of every group that is there, those being stopped included; sorted."""
+        self.settle()
+        return tuple(sorted(self._groups))
+
+    def group(self, group_id: str) -> model.InstanceGroup:
+        """What was asked for under this id. Raises KeyError."""
+        return self._groups[group_id].group
+
+    def groups_of(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
+        """The truth about an environment, without a look being counted."""
+        self.settle()
+        groups = self._states.get(environment)
+        if groups is None:
+            held = sorted(self._groups.items())
+            groups = tuple(self._status(each) for _, each in held if each.group.key == environment)
+            self._states[environment] = groups
+        return groups
+
+    def instances(self, group_id: str) -> tuple[model.InstanceStatus, ...]:
+        """The truth about a group, even when the runtime is blind; empty if there is none."""
+        self.settle()
+        held = self._groups.get(group_id)
+        return self._status(held).instances if held else ()
+
+    def serves(self, host: str, port: int) -> bool:
+        """An instance at this address is ready, or still answers while it stops."""
+        self.settle()
+        _, instance = self._addresses.get(port, (None, None))
+        if instance is None:
+            return False
+        return instance.ready(self.clock.elapsed) or instance.state is InstanceState.STOPPING
+
+    def owner(self, port: int) -> tuple[str, int, InstanceState] | None:
+        """Group id, index and state of the instance that has the port."""
+        self.settle()
+        held, instance = self._addresses.get(port, (None, None))
+        if held is None or instance is None:
+            return None
+        return held.group.id, instance.index, instance.state
+
+    def crash(self, group_id: str, index: int, *, how: str = "killed by SIGSEGV") -> None:
+        """The process ends without being asked; it is started again after a while."""
+        held, instance = self._find(group_id, index)
+        if instance.alive:
+            self._crash(instance, self.clock.elapsed, how)
+            self._touch(held)
+
+    def exit(self, group_id: str, index: int, *, how: str = "exit status 1") -> None:
+        """The process ends and does not come back by itself: its keeper is gone too."""
+        held, instance = self._find(group_id, index)
+        if instance.state is not InstanceState.STOPPING:
+            instance.state, instance.due, instance.exit = InstanceState.EXITED, math.inf, how
+            self._touch(held)
+
+    def hang(self, group_id: str, index: int, *, seconds: float) -> None:
+        """The process lives, but its readiness check fails for some time."""
+        held, instance = self._find(group_id, index)
+        instance.unready_until = self.clock.elapsed + seconds
+        self._touch(held)
+
+    def reboot(self) -> None:
+        """The machine stops hard and starts again: no process is left. The clock is the caller's."""
+        self.settle()
+        for held in list(self._groups.values()):
+            stopping = any(instance.state is InstanceState.STOPPING for instance in held.instances)
+            for instance in held.instances:
+                self._addresses.pop(instance.port, None)
+                instance.state, instance.due = InstanceState.EXITED, math.inf
+                instance.exit = "the machine was started again"
+            if stopping or not self._remembers_reboot:
+                del self._groups[held.group.id]
+            self._touch(held)
+
+    def settle(self) -> None:
+        """Let happen what is due by the clock."""
+        now = self.clock.elapsed
+        if now < self._next_change:
+            return
+        self._next_change = math.inf
+        for held in list(self._groups.values()):
+            for instance in list(held.instances):
+                while instance.due <= now:
+                    self._due(held, instance, instance.due)
+            self._touch(held)
+            if not held.instances:
+                del self._groups[held.group.id]
+
+    # --- inside ---
+
+    def _find(self, group_id: str, index: int) -> tuple[_Group, _Instance]:
+        self.settle()
+        held = self._groups[group_id]
+        return held, next(instance for instance in held.instances if instance.index == index)
+
+    def _touch(self, held: _Group) -> None:
+        now = self.clock.elapsed
+        held.status = None
+        self._states.pop(held.group.key, None)
+        for instance in held.instances:
+            self._next_change = min(self._next_change, instance.next_change(now))
+
+    def _start(self, held: _Group, index: int) -> None:
+        behaviour = self.behaviours.get(held.group.digest, self.default)
+        instance = _Instance(index=index, port=0, pid=0, behaviour=behaviour)
+        held.instances.append(instance)
+        self._restart(held, instance, moved=True)
+
+    def _restart(self, held: _Group, instance: _Instance, *, moved: bool) -> None:
+        now = self.clock.elapsed
+        if moved:
+            self._addresses.pop(instance.port, None)
+            instance.port = self._free_port()
+            self._addresses[instance.port] = (held, instance)
+        instance.pid, self._next_pid = self._next_pid, self._next_pid + 1
+        instance.state, instance.started_at = InstanceState.RUNNING, now
+        instance.due = math.inf
+        if len(instance.crashed_at) < instance.behaviour.crashes_max:
+            instance.due = now + instance.behaviour.crash_after_s
+
+    def _free_port(self) -> int:
+        if self._reuse_ports:
+            return next(port for port in range(FIRST_PORT, 65_536) if port not in self._addresses)
+        self._next_port += 1
+        return self._next_port
+
+    def _due(self, held: _Group, instance: _Instance, at: float) -> None:
+        if instance.state is InstanceState.RUNNING:
+            self._crash(instance, at, instance.behaviour.exit)
+        elif instance.state is InstanceState.BACKOFF:
+            self._restart(held, instance, moved=False)
+        else:
+            instance.due = math.inf
+            held.instances.remove(instance)
+            self._addresses.pop(instance.port, None)
+
+    def _crash(self, instance: _Instance, at: float, how: str) -> None:
+        wait_s = BACKOFF_S[min(len(instance.crashed_at), len(BACKOFF_S) - 1)]
+        instance.crashed_at.append(at)
+        instance.state, instance.due, instance.exit = InstanceState.BACKOFF, at + wait_s, how
+
+    def _status(self, held: _Group) -> model.GroupStatus:
+        if held.status is None:
+            now = self.clock.elapsed
+            held.status = model.GroupStatus(
+                id=held.group.id,
+                placement=held.group.placement,
+                service=held.group.service,
+                instances=tuple(_instance_status(instance, now) for instance in held.instances),
+            )
+        return held.status
+
+
+def _instance_status(instance: _Instance, now: float) -> model.InstanceStatus:
+    recent = sum(1 for at in instance.crashed_at if now - at < RECENT_S)
+    return model.InstanceStatus(
+        index=instance.index,
+        state=instance.state,
+        host=HOST,
+        port=instance.port,
+        ready=instance.ready(now),
+        crashes=len(instance.crashed_at),
+        recent_crashes=recent,
+        pid=instance.pid if instance.alive else None,
+        exit=instance.exit,
+    )
+
+
+# --- router ---------------------------------------------------------------------------------------------
+
+ServerKey = tuple[str, int, str]
+"""Service, slot, name."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Server:
+    server: model.Server
+    up: bool
+    reachable: bool
+    changed_at: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A connection that outlives the routing: it stays with the server that took it."""
+
+    key: model.EnvironmentKey
+    server: ServerKey
+    host: str
+    port: int
+    ends_at: float
+    generation: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """What the process holds for one environment."""
+
+    table: model.RouteTable
+    """Structure: services, hosts, checks, and which backends there are."""
+    route: model.Route
+    servers: dict[ServerKey, _Server] = field(default_factory=dict)
+
+
+class FakeRouter:
+    """`ports.Router` without HAProxy."""
+
+    def __init__(
+        self,
+        *,
+        clock: ManualClock | None = None,
+        reachable: Callable[[str, int], bool] = lambda _host, _port: True,
+        check_delay_s: float = 1.0,
+        on_step: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        """`reachable`: whether a server passes its check, e.g. `FakeRuntime.serves`. `on_step` is called
+        before each part of `apply` with its name; what it raises leaves the rest undone.
+        """
+        self.clock: Final = clock if clock is not None else ManualClock()
+        self.reachable: Final = reachable
+        self.on_step = on_step
+        self.blind = False
+        """Cannot be looked at: every `observe` raises."""
+        self.down = False
+        """The process is not there: nothing is answered, every call raises."""
+        self.sessions: list[Session] = []
+        self.reloads = 0
+        self._check_delay_s = check_delay_s
+        self._boot: dict[model.EnvironmentKey, model.RouteTable] = {}
+        self._running: dict[model.EnvironmentKey, _Running] = {}
+        self._revision = 0
+        self._generation = 1
+        self._polled_at = -math.inf
+        self._statuses: dict[model.EnvironmentKey, tuple[model.ServerStatus, ...]] = {}
+
+    # --- the port ---
+
+    def apply(self, table: model.RouteTable, *, key: str) -> None:
+        self._refuse_if_down()
+        self.settle()
+        self._refuse_stale(table)
+        self.on_step("boot")
+        self._write_boot(table)
+        held = self._running.get(table.key)
+        if held is None or _structure(held.table) != _structure(table):
+            self.on_step("reload")
+            self.reload()
+        held = self._running[table.key]
+        held.table = table
+        self._statuses.pop(table.key, None)
+        self.on_step("servers")
+        self._add_servers(held, table)
+        self.on_step("route")
+        held.route = table.route
+        self.on_step("removals")
+        for name in [name for name in held.servers if name not in servers_of(table)]:
+            self._cut(table.key, name)
+            del held.servers[name]
+
+    def observe(self, environment: model.EnvironmentKey) -> model.RouteState:
+        self._refuse_if_down()
+        if self.blind:
+            raise errors.RouterError("The router does not answer.")
+        self.settle()
+        self._revision += 1
+        boot, held = self._boot.get(environment), self._running.get(environment)
+        current = boot is None if held is None else boot is not None and _same_structure(held.table, boot)
+        return model.RouteState(
+            revision=self._revision,
+            boot=boot,
+            route=held.route if held else None,
+            servers=self._server_statuses(environment),
+            current=current,
+            generation=str(self._generation),
+        )
+
+    def check(self) -> tuple[ports.Finding, ...]:
+        return (ports.Finding(name="memory", ok=True, detail="a fake needs nothing of this machine"),)
+
+    # --- what tests do to it and see of it ---
+
+    def boot(self, environment: model.EnvironmentKey) -> model.RouteTable | None:
+        """What a restart would bring up."""
+        return self._boot.get(environment)
+
+    def route(self, environment: model.EnvironmentKey) -> model.Route | None:
+        """What is in force, whether the router can be looked at or not; None when it is down."""
+        held = self._running.get(environment)
+        return held.route if held is not None and not self.down else None
+
+    def server_names(self, environment: model.EnvironmentKey) -> tuple[str, ...]:
+        """Of all servers that the running router holds."""
+        held = self._running.get(environment)
+        return tuple(name[2] for name in held.servers) if held else ()
+
+    def candidates(
+        self, environment: model.EnvironmentKey, service: str, slot: int
+    ) -> tuple[tuple[str, model.Server], ...]:
+        """Name and address of the servers that would be tried for a new request."""
+        held = self._running.get(environment)
+        if held is None or self.down:
+            return ()
+        self.settle()
+        return tuple(
+            (name[2], each.server)
+            for name, each in held.servers.items()
+            if name[0] == service and name[1] == slot and each.up and each.server.ready
+        )
+
+    def open_session(
+        self, environment: model.EnvironmentKey, server: ServerKey, *, seconds: float
+    ) -> Session:
+        """A connection to this server that stays until it ends by itself or is cut. Raises KeyError."""
+        held = self._running[environment].servers[server]
+        session = Session(
+            key=environment,
+            server=server,
+            host=held.server.host,
+            port=held.server.port,
+            ends_at=self.clock.elapsed + seconds,
+            generation=self._generation,
+        )
+        self.sessions.append(session)
+        self._statuses.pop(environment, None)
+        return session
+
+    def cut_address(self, port: int) -> tuple[Session, ...]:
+        """The process behind a port has ended: its sessions are gone. Answers which these were."""
+        cut = tuple(session for session in self.sessions if session.port == port)
+        for session in cut:
+            self.sessions.remove(session)
+            self._statuses.pop(session.key, None)
+        return cut
+
+    def reload(self) -> None:
+        """Seamless: a new process with the boot files, the old one keeps its sessions."""
+        now = self.clock.elapsed
+        self._generation += 1
+        self.reloads += 1
+        self._statuses.clear()
+        self._running = {key: _booted(table, now, self.reachable) for key, table in self._boot.items()}
+
+    def kill(self) -> None:
+        """The process and all its sessions are gone until `start`."""
+        self.down = True
+        self.sessions.clear()
+
+    def start(self) -> None:
+        """A killed router boots: it holds what its boot files say."""
+        self.down = False
+        self.reload()
+
+    def tamper(self, environment: model.EnvironmentKey, route: model.Route) -> None:
+        """Somebody changes the running route by hand."""
+        self._running[environment].route = route
+
+    def settle(self) -> None:
+        """Let checks and ends of sessions happen that are due by the clock."""
+        now = self.clock.elapsed
+        if now == self._polled_at:
+            return
+        self._polled_at = now
+        for key, held in self._running.items():
+            for each in held.servers.values():
+                self._poll(key, each, now)
+        for session in [each for each in self.sessions if each.ends_at <= now]:
+            self.sessions.remove(session)
+            self._statuses.pop(session.key, None)
+
+    # --- inside ---
+
+    def _poll(self, key: model.EnvironmentKey, each: _Server, now: float) -> None:
+        reachable = self.reachable(each.server.host, each.server.port)
+        if reachable != each.reachable:
+            each.reachable, each.changed_at = reachable, now
+        if each.up != each.reachable and now - each.changed_at >= self._check_delay_s:
+            each.up = each.reachable
+            self._statuses.pop(key, None)
+
+    def _refuse_if_down(self) -> None:
+        if self.down:
+            raise errors.RouterError("The router is not running.")
+
+    def _refuse_stale(self, table: model.RouteTable) -> None:
+        boot, held = self._boot.get(table.key), self._running.get(table.key)
+        in_force = max(boot.route.fence if boot else 0, held.route.fence if held else 0)
+        if table.route.fence < in_force:
+            raise errors.StaleRouteError(
+                f"Route {table.route.fence} of {table.key} comes after {in_force}; nothing was changed."
+            )
+
+    def _write_boot(self, table: model.RouteTable) -> None:
+        self._boot[table.key] = table
+
+    def _add_servers(self, held: _Running, table: model.RouteTable) -> None:
+        now = self.clock.elapsed
+        for name, server in servers_of(table).items():
+            known = held.servers.get(name)
+            if known is not None and (known.server.host, known.server.port) == (server.host, server.port):
+                known.server = server
+                continue
+            reachable = self.reachable(server.host, server.port)
+            held.servers[name] = _Server(server=server, up=False, reachable=reachable, changed_at=now)
+
+    def _cut(self, key: model.EnvironmentKey, name: ServerKey) -> None:
+        """A server leaves: what is still connected to it in this process is closed."""
+        for session in list(self.sessions):
+            if session.key == key and session.server == name and session.generation == self._generation:
+                self.sessions.remove(session)
+
+    def _session_count(self, key: model.EnvironmentKey, name: ServerKey) -> int:
+        return sum(1 for session in self.sessions if session.key == key and session.server == name)
+
+    def _server_statuses(self, environment: model.EnvironmentKey) -> tuple[model.ServerStatus, ...]:
+        known = self._statuses.get(environment)
+        if known is not None:
+            return known
+        held = self._running.get(environment)
+        statuses = tuple(
+            model.ServerStatus(
+                service=name[0],
+                slot=name[1],
+                name=name[2],
+                host=each.server.host,
+                port=each.server.port,
+                up=each.up,
+                ready=each.server.ready,
+                sessions=self._session_count(environment, name),
+            )
+            for name, each in (sorted(held.servers.items()) if held else ())
+        )
+        self._statuses[environment] = statuses
+        return statuses
+
+
+def servers_of(table: model.RouteTable) -> dict[ServerKey, model.Server]:
+    """The servers of a table by service, slot and name."""
+    return {
+        (backend.service, backend.slot, server.name): server
+        for backend in table.backends
+        for server in backend.servers
+    }
+
+
+def _booted(table: model.RouteTable, now: float, reachable: Callable[[str, int], bool]) -> _Running:
+    """A fresh process takes every server for up until a check says otherwise, as HAProxy does."""
+    servers = {
+        name: _Server(
+            server=server, up=True, reachable=reachable(server.host, server.port), changed_at=now
+        )
+        for name, server in servers_of(table).items()
+    }
+    return _Running(table=table, route=table.route, servers=servers)
+
+
+def _same_structure(one: model.RouteTable, other: model.RouteTable) -> bool:
+    return one is other or _structure(one) == _structure(other)
+
+
+def _structure(table: model.RouteTable) -> tuple[object, ...]:
+    """What cannot be changed at run time: services, hosts, checks and which backends there are."""
+    return (table.services, tuple(replace(backend, servers=()) for backend in table.backends))

@@ -1,0 +1,157 @@
+"""ACTED-TWICE, NAMES, ORDER, TRAFFIC-ON-STOPPED, CUT-SESSIONS, WENT-BACK: what is done to the world, and when.
+
+Excuses:
+- ORDER of starts: readiness seen up to `World.view_age_s` ago counts, since looks may lag;
+- ORDER of starts and stops: an effect that lands late was right when it was sent;
+- CUT-SESSIONS: none; a drain ends when its time has truly passed without a new request, or with no session.
+"""
+
+from __future__ import annotations
+
+from tests.simulation.checkers.base import Checker, Violation
+from tests.simulation.world import World
+from tidegate.core import model
+
+
+class EffectChecker(Checker):
+    """Judges each effect when it lands."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._digests: dict[tuple[model.EnvironmentKey, int], str] = {}
+        self._servers: dict[tuple[model.EnvironmentKey, str], tuple[int, str, int]] = {}
+        self._routed_at: dict[tuple[model.EnvironmentKey, int], float] = {}
+        self._ready_at: dict[str, float] = {}
+
+    def on_tick(self) -> None:
+        now = self.world.now
+        for key in self.world.keys:
+            self._note_routed(key, now)
+            self._note_ready(key, now)
+            self._check_counts(key)
+
+    def _note_routed(self, key: model.EnvironmentKey, now: float) -> None:
+        route = self.world.router.route(key)
+        if route is None:
+            return
+        for placement in self.world.committed(key).placements:
+            if placement.slot in (route.stable, route.canary):
+                self._routed_at[key, placement.id] = now
+
+    def _note_ready(self, key: model.EnvironmentKey, now: float) -> None:
+        for placement in self.world.committed(key).placements:
+            for service in placement.spec.services:
+                group_id = model.group_id(key, placement.id, service.name)
+                if self._is_ready(group_id, service):
+                    self._ready_at[group_id] = now
+
+    def _is_ready(self, group_id: str, service: model.ServiceSpec) -> bool:
+        instances = self.world.runtime.instances(group_id)
+        return sum(1 for instance in instances if instance.ready) >= min(service.instances, 1)
+
+    def _check_counts(self, key: model.EnvironmentKey) -> None:
+        counts: dict[tuple[int, str], int] = {}
+        for group in self.world.runtime.groups_of(key):
+            name = (group.placement, group.service)
+            counts[name] = counts.get(name, 0) + len(group.instances)
+        for placement in self.world.committed(key).placements:
+            for service in placement.spec.services:
+                count = counts.get((placement.id, service.name), 0)
+                if count > service.instances:
+                    detail = f"{count} instances of {service.name} of placement {placement.id}"
+                    raise Violation("ACTED-TWICE", f"{key}: {detail} instead of {service.instances}")
+
+    def on_apply(self, group: model.InstanceGroup) -> None:
+        known = self._digests.setdefault((group.key, group.placement), group.digest)
+        if known != group.digest:
+            raise Violation("NAMES", f"{group.key}: placement {group.placement} was {known}")
+        self._check_went_back(group.key, f"start {group.id}")
+        placement = self.world.committed(group.key).placement(group.placement)
+        if placement is None or self.world.landing_late:
+            return
+        service = placement.spec.service(group.service)
+        if service is None or self.world.runtime.instances(group.id):
+            return
+        for needed in service.needs:
+            needed_id = model.group_id(group.key, placement.id, needed)
+            needed_service = placement.spec.service(needed)
+            if needed_service is not None and self._is_ready(needed_id, needed_service):
+                continue
+            if self.world.now - self._ready_at.get(needed_id, -1e9) > self.world.view_age_s:
+                raise Violation("ORDER", f"{group.id} is started before {needed_id} is ready")
+
+    def on_remove(self, key: model.EnvironmentKey, group_id: str) -> None:
+        self._check_went_back(key, f"stop {group_id}")
+        instances = self.world.runtime.instances(group_id)
+        if not instances:
+            return
+        group = self.world.runtime.group(group_id)
+        placement = self.world.committed(key).placement(group.placement)
+        ports = {instance.port for instance in instances}
+        route = self.world.router.route(key)
+        routed = (route.stable, route.canary) if route else ()
+        if group.serves and placement is not None and placement.slot in routed:
+            raise Violation("TRAFFIC-ON-STOPPED", f"{group_id} is stopped in slot {placement.slot}")
+        boot = self.world.router.boot(key)
+        for backend in boot.backends if boot else ():
+            held = {server.port for server in backend.servers} & ports
+            if held and backend.slot in (boot.route.stable, boot.route.canary):  # type: ignore[union-attr]
+                raise Violation("TRAFFIC-ON-STOPPED", f"{group_id} is stopped and a restart routes to it")
+        self._check_sessions(key, group, placement)
+        self._check_dependents(key, group, placement)
+
+    def _check_sessions(
+        self, key: model.EnvironmentKey, group: model.InstanceGroup, placement: model.Placement | None
+    ) -> None:
+        ports = {instance.port for instance in self.world.runtime.instances(group.id)}
+        open_sessions = [session for session in self.world.router.sessions if session.port in ports]
+        if not open_sessions:
+            return
+        service = placement.spec.service(group.service) if placement else None
+        drain_s = service.drain_s if service else self.world.drain_s(group.digest, group.service)
+        self._check_drained(key, group.placement, drain_s, f"{len(open_sessions)} of {group.id}")
+
+    def _check_drained(self, key: model.EnvironmentKey, placement: int, drain_s: float, what: str) -> None:
+        idle_s = self.world.now - self._routed_at.get((key, placement), -1e9)
+        # The route may have changed right after the second at which it was last noted.
+        if idle_s + 1.0 < drain_s:
+            raise Violation("CUT-SESSIONS", f"{what} after {idle_s:.1f} s instead of {drain_s:g} s")
+        self.world.reached["drain deadline"] += 1
+
+    def on_removed_servers(self, key: model.EnvironmentKey, cut: int, servers: tuple[str, ...]) -> None:
+        for name in servers:
+            placement_id = int(name[1:].split("-")[0])
+            placement = self.world.committed(key).placement(placement_id)
+            drain_s = max((s.drain_s for s in placement.spec.services), default=0.0) if placement else 0.0
+            self._check_drained(key, placement_id, drain_s, f"{cut} of server {name}")
+
+    def _check_dependents(
+        self, key: model.EnvironmentKey, group: model.InstanceGroup, placement: model.Placement | None
+    ) -> None:
+        if placement is None or self.world.landing_late:
+            return
+        for dependent in placement.spec.services:
+            dependent_id = model.group_id(key, placement.id, dependent.name)
+            if group.service in dependent.needs and self.world.runtime.instances(dependent_id):
+                raise Violation("ORDER", f"{group.id} is stopped before {dependent_id}")
+
+    def _check_went_back(self, key: model.EnvironmentKey, what: str) -> None:
+        if self.world.restored_below(key) and not self.world.landing_late:
+            raise Violation("WENT-BACK", f"{what} although the state is older than the world")
+
+    def on_route(
+        self,
+        key: model.EnvironmentKey,
+        before: model.Route | None,
+        after: model.Route | None,
+        command: model.RouteTable | None,
+    ) -> None:
+        if command is None:
+            return
+        self._check_went_back(key, f"route with fence {command.route.fence}")
+        for backend in command.backends:
+            for server in backend.servers:
+                placement, index, _ = server.name.removeprefix("p").split("-")
+                identity = (int(placement), backend.service, int(index))
+                if self._servers.setdefault((key, f"{backend.service}/{server.name}"), identity) != identity:
+                    raise Violation("NAMES", f"{key}: server {server.name} is used again")

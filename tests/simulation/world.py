@@ -1,0 +1,311 @@
+"""The world of one universe: what runs, what is routed, what is committed, and the clock over all of it.
+
+Holds the truth. Commands reach it through `adapters`, which let faults happen on the way; each command that
+lands is shown to the checkers first. Nothing here decides which fault happens: that is `faults`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.simulation import scenario
+from tests.simulation.profiles import Faults
+from tidegate import errors
+from tidegate.core import model
+from tidegate.testing import fakes
+from tidegate.testing.store import MemoryStore
+
+if TYPE_CHECKING:
+    from tests.simulation.checkers.base import Checker
+
+#: Controller-up seconds after which an injected loss of instances must have been repaired.
+REPAIR_S = 45.0
+
+
+class Crash(BaseException):
+    """The control plane's process dies here. Not an Exception: nobody may catch it on the way."""
+
+
+class World:
+    """One universe."""
+
+    def __init__(self, seed: int, faults: Faults) -> None:
+        self.rng = random.Random(seed)
+        self.faults = faults
+        self.clock = fakes.ManualClock()
+        self.runtime = fakes.FakeRuntime(
+            clock=self.clock,
+            reuse_ports=self.rng.random() < 0.5,
+            remembers_reboot=self.rng.random() < 0.5,
+        )
+        self.router = fakes.FakeRouter(
+            clock=self.clock, reachable=self.runtime.serves, on_step=self._router_step
+        )
+        self.store: MemoryStore = MemoryStore(clock=lambda: self.clock.elapsed)
+        two = self.rng.random() < faults.two_environments
+        self.keys = (scenario.PRODUCTION, scenario.STAGING) if two else (scenario.PRODUCTION,)
+        self.checkers: list[Checker] = []
+        self.reached: Counter[str] = Counter()
+        self.trace: list[str] = []
+        self.process = 0
+        """Number of the control plane's process; another one has no memory of this one."""
+        self.landing_late = False
+        self.restored = False
+        self.stopped_servers: set[str] = set()
+        self.stop_before_step = ""
+        self.releases: dict[str, scenario.Release] = {}
+        self._restored_looks = dict.fromkeys(self.keys, False)
+        self._repair_s = dict.fromkeys(self.keys, 0.0)
+        self._tampered_s = dict.fromkeys(self.keys, 0.0)
+        self._routes: dict[model.EnvironmentKey, model.Route | None] = dict.fromkeys(self.keys)
+        self._late: list[tuple[float, int, Callable[[], None]]] = []
+        self._late_count = 0
+
+    # --- the truth ---
+
+    @property
+    def now(self) -> float:
+        return self.clock.elapsed
+
+    @property
+    def view_age_s(self) -> float:
+        """How old the newest accepted look may be, for what was true at it."""
+        return 12.0 if self.faults.lag else 2.1
+
+    def committed(self, key: model.EnvironmentKey) -> model.EnvironmentState:
+        return self.store.load(key).state
+
+    def character(self, digest: str) -> scenario.Character:
+        return self.releases[digest].character
+
+    def drain_s(self, digest: str, service: str) -> float:
+        """The drain time of a service that the state has forgotten."""
+        spec = self.releases[digest].spec.service(service)
+        return spec.drain_s if spec else 0.0
+
+    def all_serving(
+        self, key: model.EnvironmentKey, placement: model.Placement, *, at_least: int | None = None
+    ) -> bool:
+        """Every service with traffic has (all of, or `at_least`) its instances ready, in truth."""
+        ready = {
+            group.service: group.ready_count
+            for group in self.runtime.groups_of(key)
+            if group.placement == placement.id
+        }
+        return all(
+            ready.get(service.name, 0) >= (at_least or service.instances)
+            for service in placement.spec.services
+            if service.serves
+        )
+
+    def true_look(self, key: model.EnvironmentKey) -> model.Observation:
+        return model.Observation(runtime=self.runtime.observe(key), routes=self.router.observe(key))
+
+    def restored_below(self, key: model.EnvironmentKey) -> bool:
+        """The state is older than what runs, and somebody has looked since."""
+        if not self.restored or not self._restored_looks[key]:
+            return False
+        next_id = self.committed(key).next_id
+        return any(group.placement >= next_id for group in self.runtime.groups_of(key))
+
+    def note(self, text: str) -> None:
+        """One line of the trace, which is the universe's fingerprint."""
+        self.trace.append(f"{self.now:8.2f} {text}")
+
+    # --- excuses ---
+
+    def excuse_capacity(self, key: model.EnvironmentKey) -> None:
+        """An injected fault has taken instances away."""
+        self._repair_s[key] = REPAIR_S
+
+    def capacity_excused(self, key: model.EnvironmentKey) -> bool:
+        return self._repair_s[key] > 0 or self._tampered_s[key] > 0
+
+    def tampered(self, key: model.EnvironmentKey) -> bool:
+        return self._tampered_s[key] > 0
+
+    def controlled(self, key: model.EnvironmentKey, seconds: float) -> None:
+        """The control plane has made a complete step, with both looks answered and no fault on its way."""
+        self._repair_s[key] = max(0.0, self._repair_s[key] - seconds)
+        self._tampered_s[key] = max(0.0, self._tampered_s[key] - seconds)
+
+    # --- what lands ---
+
+    def looked(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
+        if runtime and self.restored:
+            self._restored_looks[key] = True
+        for checker in self.checkers:
+            checker.on_look(key, runtime=runtime, router=router)
+
+    def committed_now(
+        self, before: model.EnvironmentState, after: model.EnvironmentState, events: tuple[model.Event, ...]
+    ) -> None:
+        key = after.key
+        for event in events:
+            self.note(f"{key} {event.reason} rollout {event.rollout} {event.detail}")
+            self.reached[f"event: {event.reason}"] += 1
+        for checker in self.checkers:
+            checker.on_commit(key, before, after, events)
+
+    def land_group(self, group: model.InstanceGroup) -> None:
+        for checker in self.checkers:
+            checker.on_apply(group)
+        self.note(f"start {group.id}")
+        self.runtime.apply(group, key="")
+
+    def land_remove(self, group_id: str) -> None:
+        app, environment, placement, _ = group_id.split(".")
+        key = model.EnvironmentKey(app=app, environment=environment)
+        for checker in self.checkers:
+            checker.on_remove(key, group_id)
+        self.note(f"stop {group_id}")
+        for instance in self.runtime.instances(group_id):
+            if instance.port is not None:
+                self.stopped_servers.add(f"p{placement}-{instance.index}-{instance.port}")
+                self.router.cut_address(instance.port)
+        self.runtime.remove(group_id, key="")
+
+    def land_routes(self, table: model.RouteTable) -> None:
+        """Raises what the router raises, with what was done until then shown to the checkers."""
+        key = table.key
+        self.note(f"route {key} fence {table.route.fence} {table.route.exposure_bps} bps")
+        sessions = len(self.router.sessions)
+        held = self.router.server_names(key)
+        try:
+            self.router.apply(table, key="")
+        except errors.StaleRouteError:
+            self.reached["stale route refused"] += 1
+            raise
+        finally:
+            self._routed(key, table)
+            cut = sessions - len(self.router.sessions)
+            if cut:
+                gone = tuple(name for name in held if name not in self.router.server_names(key))
+                for checker in self.checkers:
+                    checker.on_removed_servers(key, cut, gone)
+
+    def _routed(self, key: model.EnvironmentKey, command: model.RouteTable | None) -> None:
+        before, after = self._routes[key], self.router.route(key)
+        if after is None:
+            return
+        self._routes[key] = after
+        for checker in self.checkers:
+            checker.on_route(key, before, after, command)
+
+    def _router_step(self, step: str) -> None:
+        if step == self.stop_before_step:
+            self.stop_before_step = ""
+            raise errors.RouterError("The connection to the router was lost.")
+
+    # --- what comes late ---
+
+    def later(self, delay_s: float, land: Callable[[], None]) -> None:
+        """Let a command land when the world has moved on."""
+        self._late_count += 1
+        self._late.append((self.now + delay_s, self._late_count, land))
+
+    def land_late(self) -> None:
+        """All that is due."""
+        due = sorted((entry for entry in self._late if entry[0] <= self.now), key=lambda entry: entry[:2])
+        if not due:
+            return
+        self._late = [entry for entry in self._late if entry[0] > self.now]
+        self.landing_late = True
+        for _, _, land in due:
+            self.reached["late effect landed"] += 1
+            try:
+                land()
+            except errors.TidegateError as error:
+                self.note(f"late command refused: {error.kind}")
+        self.landing_late = False
+
+    @property
+    def waits_for_late(self) -> bool:
+        return bool(self._late)
+
+    # --- what happens to the machine ---
+
+    def crash_instance(self, group_id: str, index: int, how: str) -> None:
+        """`how`: crash, exit or hang."""
+        group = self.runtime.group(group_id)
+        self.note(f"{how} {group_id} {index}")
+        self.reached[f"instance {how}"] += 1
+        self.excuse_capacity(group.key)
+        if how == "hang":
+            self.runtime.hang(group_id, index, seconds=self.rng.uniform(0.5, 6.0))
+        elif how == "exit":
+            self.runtime.exit(group_id, index)
+        else:
+            self.runtime.crash(group_id, index)
+
+    def reload_router(self) -> None:
+        self.note("router reloads")
+        self.reached["router reload"] += 1
+        self.router.reload()
+        self._after_restart()
+
+    def kill_router(self) -> None:
+        if self.router.down:
+            return
+        self.note("router is killed")
+        self.reached["router kill"] += 1
+        self.router.kill()
+        self.later(self.rng.uniform(0.5, 4.0), self._start_router)
+
+    def _start_router(self) -> None:
+        if self.router.down:
+            self.note("router starts")
+            self.router.start()
+            self._after_restart()
+
+    def _after_restart(self) -> None:
+        for key in self.keys:
+            self._routed(key, None)
+
+    def reboot(self) -> None:
+        """A hard reset: no process is left, no command is under way any more."""
+        self.note("the machine is reset")
+        self.reached["reboot"] += 1
+        self._late.clear()
+        self.runtime.reboot()
+        self.router.kill()
+        self.clock.reboot()
+        self.later(self.rng.uniform(0.5, 3.0), self._start_router)
+        for key in self.keys:
+            self.excuse_capacity(key)
+
+    def tamper(self, key: model.EnvironmentKey) -> None:
+        """Somebody edits the running route, and does not think of the fence."""
+        route = self.router.route(key)
+        if route is None or route.canary is None:
+            return
+        self.note(f"{key}: route is changed by hand")
+        self.reached["tampered"] += 1
+        share = self.rng.choice((0, 1_000, 9_000))
+        self.router.tamper(key, model.Route(**{**_fields(route), "exposure_bps": share}))
+        self._routes[key] = self.router.route(key)
+        self._tampered_s[key] = 10.0
+
+    def tick(self) -> None:
+        """One second passes in the world, before anybody acts."""
+        self.clock.advance(1.0)
+        self.land_late()
+        self.router.settle()
+        self._drop_dead_sessions()
+
+    def _drop_dead_sessions(self) -> None:
+        for session in list(self.router.sessions):
+            owner = self.runtime.owner(session.port)
+            if owner is None or owner[2] is not model.InstanceState.RUNNING:
+                self.router.cut_address(session.port)
+
+    def check(self) -> None:
+        for checker in self.checkers:
+            checker.on_tick()
+
+
+def _fields(route: model.Route) -> dict[str, object]:
+    return {name: getattr(route, name) for name in ("stable", "canary", "salt", "preview", "fence")}
