@@ -73,6 +73,10 @@ class Client:
         """The control plane and all environments."""
         return self._json("GET", "/v1/status")
 
+    def findings(self) -> list[Json]:
+        """What every part of the running control plane says of this machine."""
+        return self._list("/v1/findings", {})
+
     def shutdown(self, *, apps: bool) -> None:
         """Stop the control plane; with `apps`, everything."""
         self._json("POST", "/v1/shutdown", {"apps": apps})

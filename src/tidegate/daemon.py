@@ -8,7 +8,6 @@ the apps and the router alone, unless everything shall stop.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import select
@@ -16,10 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +28,8 @@ from tidegate import errors, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
 from tidegate.core.model import EnvironmentKey
 from tidegate.engine import loop, operations, watch
-from tidegate.haproxy.runtime import HAProxyRouter, RouterSettings
+from tidegate.haproxy.runtime import HAProxyRouter
+from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
 from tidegate.store.sqlite import SqliteStore
 from tidegate.web import api, views
@@ -81,11 +80,9 @@ class ControlPlane:
     lease: ports.Lease
     server: uvicorn.Server | None = None
     stop_everything: bool = False
-    _stopping: threading.Event = field(default_factory=threading.Event)
 
     def request_stop(self) -> None:
         """Let the API finish its answers, then end. Callable from any thread."""
-        self._stopping.set()
         if self.server is not None:
             self.server.should_exit = True
 
@@ -129,6 +126,12 @@ def _save_settings(home: paths.Home, settings: Settings) -> None:
         ) from error
 
 
+def _router_settings(settings: Settings) -> RouterSettings:
+    return RouterSettings(
+        host=settings.host, port=settings.port, link_ports=tuple(range(*settings.link_ports))
+    )
+
+
 def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
     """Everything started but the API. Raises TidegateError; then nothing is left running that was not."""
     home.create()
@@ -140,14 +143,9 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
         # name lets us take the lease over at once, with a new epoch.
         renewed_at = clock.monotonic()
         lease = store.acquire(f"{socket.gethostname()}:{home.root}", ttl_s=LEASE_S)
-        revisions = itertools.count(lease.epoch << 40)
         content = ContentStore(home.packages)
         link_ports = tuple(range(*settings.link_ports))
-        router = HAProxyRouter(
-            home.router,
-            RouterSettings(host=settings.host, port=settings.port, link_ports=link_ports),
-            revisions=revisions,
-        )
+        router = HAProxyRouter(home.router, _router_settings(settings))
         router.start()
         runtime = ProcessRuntime(
             home.instances,
@@ -155,7 +153,6 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
             settings=ProcessSettings(
                 run_as=settings.run_as, reserved_ports=frozenset((*link_ports, settings.port))
             ),
-            revisions=revisions,
         )
         _save_settings(home, settings)
         adapters = loop.Adapters(store=store, runtime=runtime, router=router, clock=clock)
@@ -209,6 +206,7 @@ def _server(
         version=tidegate.__version__,
         home=str(plane.home.root),
         pid=os.getpid(),
+        check=lambda: (*plane.router.check(), *plane.runtime.check(), *plane.store.check()),
         stop=plane.request_stop,
         stop_apps=plane.request_stop_everything,
     )
@@ -235,6 +233,18 @@ def _api_socket(home: paths.Home) -> socket.socket:
         os.umask(before)
     listener.listen(128)
     return listener
+
+
+def doctor(home: paths.Home) -> tuple[ports.Finding, ...]:
+    """What every part says of this machine, where no control plane runs to be asked."""
+    home.create()
+    router = HAProxyRouter(home.router, _router_settings(load_settings(home)))
+    with contextlib.ExitStack() as stack:
+        runtime = ProcessRuntime(home.instances, content=_verified(ContentStore(home.packages)))
+        stack.callback(runtime.close)
+        store = SqliteStore(home.database)
+        stack.callback(store.close)
+        return (*router.check(), *runtime.check(), *store.check())
 
 
 def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None]) -> None:

@@ -140,7 +140,7 @@ class Operations:
             strategy=spec.strategy,
             links=self.store.reserve_link_ports(self.lease, key, needed, self.link_ports),
             salt=secrets.token_hex(8),
-            preview=secrets.token_urlsafe(24),
+            preview=secrets.token_hex(24),
             by=asked.by,
             why=asked.why,
             key=asked.key,

@@ -6,6 +6,7 @@ Every change answers with the environment as it stands after the decision; every
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Context:
     version: str
     home: str
     pid: int
+    check: Callable[[], tuple[ports.Finding, ...]]
+    """What every part says of this machine."""
     stop: Callable[[], None]
     """Stop the control plane; the apps go on."""
     stop_apps: Callable[[], None]
@@ -189,6 +192,10 @@ def _add_control_plane(app: FastAPI, context: Context) -> None:
             listen=f"{context.listening.host}:{context.listening.port}",
             environments=[_environment(context, key) for key in context.store.environments()],
         )
+
+    @app.get("/v1/findings")
+    def findings() -> list[schemas.Finding]:
+        return [schemas.Finding(**dataclasses.asdict(finding)) for finding in context.check()]
 
     @app.post("/v1/shutdown", status_code=202)
     def shutdown(body: Shutdown) -> dict[str, bool]:

@@ -130,6 +130,15 @@ class ControlPlane(Answer):
     environments: list[Environment]
 
 
+class Finding(Answer):
+    """One result of a self-check."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str
+
+
 class Package(Answer):
     """A package in the content store."""
 

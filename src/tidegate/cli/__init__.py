@@ -1,0 +1,14 @@
+"""The `tide` command.
+
+common     what every command shares: options, the client, errors, output
+machine    up, down, doctor, init, schema, completion
+release    deploy, rollback, promote, pause, resume, abort, plan
+look       status, history, releases, show, logs, preview
+live       the picture of a rollout in progress
+"""
+
+from __future__ import annotations
+
+from tidegate.cli.main import main
+
+__all__ = ["main"]

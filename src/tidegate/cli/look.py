@@ -1,0 +1,214 @@
+"""Commands that only look."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from tidegate import client, errors
+from tidegate.cli import live
+from tidegate.cli.common import Tide, command, environment_argument, release_number, safe
+from tidegate.cli.release import log_text
+from tidegate.client import Json
+
+
+@click.command("status")
+@environment_argument
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C.")
+@command
+def status(tide: Tide, environment: str | None, watch: bool) -> None:  # noqa: FBT001 - click's
+    """What runs where, who is served by what, and what is in progress."""
+    with tide.connected() as connection:
+        if environment is None and not (watch or tide.file.exists()):
+            _all(tide, connection)
+            return
+        place = tide.place(environment, connection)
+        if watch and not tide.as_json:
+            _watch(connection, place, tide.out)
+            return
+        found = connection.environment(place)
+    tide.out.print(live.picture(found))
+    _services(tide.out, found)
+    tide.print_json(found)
+
+
+def _all(tide: Tide, connection: client.Client) -> None:
+    found = connection.status()
+    tide.out.print(
+        f"Tidegate {found['version']}, listening on {found['listen']}, data in {safe(found['home'])}"
+    )
+    for environment in found["environments"]:
+        tide.out.print(live.picture(environment))
+    if not found["environments"]:
+        tide.out.print("Nothing is deployed yet: `tide deploy`.")
+    tide.print_json(found)
+
+
+def _watch(connection: client.Client, place: client.Place, out: Console) -> None:
+    try:
+        with Live(console=out, refresh_per_second=8) as picture:
+            while True:
+                picture.update(live.picture(connection.environment(place)))
+                time.sleep(live.LOOK_INTERVAL_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _services(out: Console, environment: Json) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    for column in ("service", "release", "#", "state", "ready", "pid", "port", "crashes", "ended last"):
+        table.add_column(column)
+    for placement in environment["placements"]:
+        for service in placement["services"]:
+            for instance in service["instances"]:
+                ready = {True: "yes", False: "no", None: "not asked yet"}[instance["ready"]]
+                table.add_row(
+                    service["name"],
+                    f"r{placement['release']}",
+                    *(str(instance[k]) for k in ("index", "state")),
+                    ready,
+                    *(str(instance[k] or "") for k in ("pid", "port", "crashes")),
+                    safe(instance["exit"]),
+                )
+    if table.row_count:
+        out.print(table)
+
+
+def when(at: float | None) -> str:
+    """Local time for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
+
+
+@click.command("history")
+@environment_argument
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@command
+def history(tide: Tide, environment: str | None, limit: int) -> None:
+    """The rollouts of ENV, newest first: who, when, what, why, and how they ended."""
+    with tide.connected() as connection:
+        rollouts = connection.history(tide.place(environment, connection), limit=limit)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    for column in ("#", "when", "what", "release", "from", "by", "outcome", "why"):
+        table.add_column(column)
+    for rollout in rollouts:
+        outcome = f"{rollout['phase']}: {rollout['reason']}"
+        table.add_row(
+            str(rollout["id"]),
+            when(rollout["started_at"]),
+            f"{rollout['kind']} ({rollout['strategy']})",
+            f"r{rollout['release']}",
+            f"r{rollout['previous_release']}" if rollout["previous_release"] else "",
+            safe(rollout["by"]),
+            safe(f"{outcome} {rollout['detail']}".strip()),
+            safe(rollout["why"]),
+        )
+    tide.out.print(table if rollouts else "No rollout yet.")
+    tide.print_json(rollouts)
+
+
+@click.command("releases")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@command
+def releases(tide: Tide, limit: int) -> None:
+    """The releases of the app, newest first."""
+    with tide.connected() as connection:
+        app = _app(tide, connection)
+        found = connection.releases(app, limit=limit)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    for column in ("release", "made", "digest", "revision", "by", "package"):
+        table.add_column(column)
+    for release in found:
+        table.add_row(
+            f"r{release['number']}",
+            when(release["created_at"]),
+            release["digest"][:19],
+            safe(release["revision"][:20]),
+            safe(release["created_by"]),
+            "here" if release["kept"] else "no longer here",
+        )
+    tide.out.print(table if found else "No release yet.")
+    tide.print_json(found)
+
+
+@click.command("show")
+@click.argument("release", metavar="rN", callback=release_number)
+@command
+def show(tide: Tide, release: int) -> None:
+    """One release: what it is made of, and every rollout of it."""
+    with tide.connected() as connection:
+        app = _app(tide, connection)
+        found = connection.release(app, release)
+        environments = [e for e in connection.status()["environments"] if e["app"] == app]
+        rollouts = [
+            {"environment": environment["environment"], **rollout}
+            for environment in environments
+            for rollout in connection.history(client.Place(app, environment["environment"]), limit=1000)
+            if rollout["release"] == release
+        ]
+    tide.out.print(f"[bold]{app} r{release}[/bold]  {found['digest']}")
+    source = safe(found["revision"]) or "an unknown revision"
+    tide.out.print(f"made {when(found['created_at'])} by {safe(found['created_by'])} from {source}")
+    for rollout in rollouts:
+        tide.out.print(
+            f"{rollout['environment']}  #{rollout['id']}  {when(rollout['started_at'])}  {rollout['kind']}  "
+            f"{rollout['phase']}: {rollout['reason']} {safe(rollout['detail'])}"
+        )
+    tide.print_json({"release": found, "rollouts": rollouts})
+
+
+def _app(tide: Tide, connection: client.Client) -> str:
+    if tide.app is not None:
+        return tide.app
+    if tide.file.exists():
+        return tide.manifest().app
+    apps = sorted({environment["app"] for environment in connection.status()["environments"]})
+    if len(apps) != 1:
+        raise errors.RequestError(
+            "Which app?", hint=f"Name it with --app; deployed are: {', '.join(apps) or 'none'}."
+        )
+    return str(apps[0])
+
+
+@click.command("logs")
+@environment_argument
+@click.option("--service", help="Only this service.")
+@click.option(
+    "--tail", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Lines per instance."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come.")
+@click.option("--placement", type=int, help="Instances of one placement, also of one that has ended.")
+@command
+def logs(tide: Tide, environment: str | None, **wanted: Any) -> None:
+    """What the instances print."""
+    with tide.connected() as connection:
+        place = tide.place(environment, connection)
+        try:
+            for line in connection.logs(place, **wanted):
+                click.echo(line if tide.as_json else log_text(line))
+        except KeyboardInterrupt:
+            return
+
+
+@click.command("preview")
+@environment_argument
+@command
+def preview(tide: Tide, environment: str | None) -> None:
+    """How to see the incoming release before the users do."""
+    with tide.connected() as connection:
+        place = tide.place(environment, connection)
+        found = connection.preview(place)
+        url = connection.environment(place)["url"]
+    tide.out.print("Send this header, or the cookie, to see the incoming release at any exposure:")
+    tide.out.print(f"  {found['header']}: {found['token']}", soft_wrap=True)
+    tide.out.print(f"  Cookie: {found['cookie']}={found['token']}", soft_wrap=True)
+    if url:
+        tide.out.print(f"  curl -H '{found['header']}: {found['token']}' {url}/", soft_wrap=True)
+    tide.print_json(found)
+
+
+COMMANDS = (status, history, releases, show, logs, preview)
