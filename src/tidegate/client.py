@@ -22,22 +22,6 @@ TIMEOUT_S: Final = 60.0
 Json = dict[str, Any]
 
 
-class RemoteError(errors.TidegateError):
-    """The control plane refused."""
-
-    def __init__(self, problem: Mapping[str, Any]) -> None:
-        """`problem`: `web.schemas.Problem` as JSON."""
-        self.problem = dict(problem)
-        super().__init__(
-            str(problem.get("title") or "The control plane refused."), hint=problem.get("detail") or None
-        )
-
-    @property
-    def status(self) -> int:
-        """Exit status that belongs to the error."""
-        return int(self.problem.get("exit_status", 1))
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """One environment of one app, as a path of the API."""
@@ -187,8 +171,8 @@ def _raise_for(response: httpx.Response) -> None:
     if not response.is_error:
         return
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        raise RemoteError(response.json())
-    raise RemoteError({"title": f"The control plane answered {response.status_code}.", "exit_status": 1})
+        raise errors.ReportedError(response.json())
+    raise errors.ReportedError({"title": f"The control plane answered {response.status_code}."})
 
 
 def _user() -> str:

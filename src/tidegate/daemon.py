@@ -164,8 +164,9 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
             router=router,
             runtime=runtime,
             lease=lease,
-            watch=watch.Watch(controller, store, clock, on_lost=lambda: plane.request_stop()),
+            watch=watch.Watch(controller, store, clock),
         )
+        plane.watch.on_lost = plane.request_stop
         plane.server = _server(plane, controller, content, clock, link_ports)
         undo.pop_all()
     return plane
@@ -248,7 +249,10 @@ def doctor(home: paths.Home) -> tuple[ports.Finding, ...]:
 
 
 def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None]) -> None:
-    """Run a control plane in this process until it is told to stop. Raises TidegateError if it cannot start."""
+    """Run a control plane in this process until it is told to stop.
+
+    Raises TidegateError if it cannot start.
+    """
     telemetry.configure()
     log = telemetry.logger("daemon")
     plane = assemble(home, settings)
@@ -325,22 +329,13 @@ def _await_ready(process: subprocess.Popen[bytes], read_end: int, home: paths.Ho
     if line.strip() == READY:
         return process.pid
     if line:
-        raise StartError(json.loads(line))
+        raise errors.ReportedError(json.loads(line))
     raise errors.UnreachableError(
         f"The control plane did not start within {START_LIMIT_S:g} s.", hint=f"Its log is {home.log}."
     )
 
 
 READY: Final = b"ready"
-
-
-class StartError(errors.MachineError):
-    """The control plane could not start."""
-
-    def __init__(self, problem: dict[str, object]) -> None:
-        """`problem`: `web.schemas.Problem` of the process that failed."""
-        self.problem = problem
-        super().__init__(str(problem["title"]), hint=str(problem["detail"]) or None)
 
 
 def main(arguments: list[str]) -> int:
@@ -359,7 +354,7 @@ def main(arguments: list[str]) -> int:
     try:
         serve(paths.Home(Path(root)), settings, on_ready=lambda: report(READY))
     except errors.TidegateError as error:
-        report(api.problem(error).model_dump_json().encode())
+        report(json.dumps(errors.problem(error)).encode())
         return error.exit_status
     return 0
 

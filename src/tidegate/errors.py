@@ -11,6 +11,7 @@
     │   ├── StorageError             disk full, not writable, not readable
     │   ├── PortTakenError           somebody else listens there
     │   └── MissingProgramError      a program that is needed is not there
+    ├── ReportedError                what another process of Tidegate reported, with its own exit status
     ├── UnreachableError             the control plane does not answer (exit status 1)
     ├── AdapterError                 a runtime or router did not do what was asked; tried again by the loop
     │   ├── RuntimeAdapterError
@@ -28,8 +29,9 @@ A class's docstring is its default message. The type says whose fault it is: `ex
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TidegateError(Exception):
@@ -134,6 +136,17 @@ class MissingProgramError(MachineError):
     """A program that is needed is not installed."""
 
 
+class ReportedError(TidegateError):
+    """Another process of Tidegate reported an error."""
+
+    def __init__(self, reported: Mapping[str, Any]) -> None:
+        """`reported`: what `problem` gave there; unknown members are kept, missing ones are harmless."""
+        self.reported = dict(reported)
+        super().__init__(
+            str(reported.get("title") or "") or None, hint=str(reported.get("detail") or "") or None
+        )
+
+
 class UnreachableError(TidegateError):
     """The control plane does not answer: start it with `tide up`."""
 
@@ -182,3 +195,18 @@ class ConflictError(StoreError):
 
 class NewerStateError(StoreError):
     """The state was written by a newer Tidegate; upgrade this one. Nothing was touched."""
+
+
+def problem(error: TidegateError) -> dict[str, Any]:
+    """An error for machines: the members of a problem object (RFC 9457), as API and `--json` show it."""
+    if isinstance(error, ReportedError):
+        return {"title": error.message, "detail": error.hint or "", "exit_status": 1, **error.reported}
+    return {
+        "type": error.kind,
+        "title": error.message,
+        "status": error.http_status,
+        "detail": error.hint or "",
+        "reason": error.reason if isinstance(error, RefusedError) else None,
+        "exit_status": error.exit_status,
+        "problems": [str(found) for found in error.problems] if isinstance(error, ManifestError) else [],
+    }

@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
-from tidegate import client, daemon, errors, manifest, paths
-from tidegate.client import Json
-from tidegate.web import api
+from tidegate import client, errors, paths
 
-MANIFEST = manifest.FILE_NAME
+if TYPE_CHECKING:
+    from tidegate.manifest import Manifest
+
+MANIFEST = "tidegate.yaml"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -47,8 +48,10 @@ class Tide:
         with client.Client(self.home.socket) as connection:
             yield connection
 
-    def manifest(self) -> manifest.Manifest:
+    def manifest(self) -> Manifest:
         """The manifest of this folder. Raises ManifestError, NotFoundError."""
+        from tidegate import manifest
+
         return manifest.load(self.file)
 
     def place(self, environment: str | None, connection: client.Client | None = None) -> client.Place:
@@ -119,7 +122,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
 
 def fail(tide: Tide, error: errors.TidegateError) -> NoReturn:
     """Say what happened and what to do, on standard error; with --json as a problem object; and exit."""
-    problem = _problem(error)
+    problem = errors.problem(error)
     if tide.as_json:
         tide.print_json(problem)
     else:
@@ -133,20 +136,6 @@ def fail(tide: Tide, error: errors.TidegateError) -> NoReturn:
 def safe_lines(text: str) -> str:
     """Text of several lines from outside, for markup."""
     return "\n".join(safe(line) for line in text.splitlines())
-
-
-def _problem(error: errors.TidegateError) -> Json:
-    if isinstance(error, client.RemoteError):
-        return {
-            "title": error.message,
-            "detail": error.hint or "",
-            "exit_status": error.status,
-            **error.problem,
-        }
-    if isinstance(error, daemon.StartError):
-        return dict(error.problem)
-    problem: Json = api.problem(error).model_dump()
-    return problem
 
 
 def environment_argument(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,12 +8,16 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import get_completion_class
 
-from tidegate import client, daemon, errors, manifest
+from tidegate import client, errors
 from tidegate.cli.common import Tide, command, safe
+
+if TYPE_CHECKING:
+    from tidegate.daemon import Settings
 
 STOP_LIMIT_S = 90.0
 PORT_MAX = 65535
@@ -28,6 +32,8 @@ PORT_MAX = 65535
 @command
 def up(tide: Tide, listen: str | None, run_as: str | None, foreground: bool) -> None:  # noqa: FBT001 - click's
     """Start the control plane. Apps that run already are found again."""
+    from tidegate import daemon
+
     answering = _answering(tide)
     if answering is not None:
         tide.out.print(f"The control plane runs already (pid {answering['pid']}).")
@@ -44,12 +50,14 @@ def up(tide: Tide, listen: str | None, run_as: str | None, foreground: bool) -> 
             tide.print_json(connection.status())
 
 
-def _say_up(tide: Tide, pid: int, settings: daemon.Settings) -> None:
+def _say_up(tide: Tide, pid: int, settings: Settings) -> None:
     tide.out.print(f"The control plane is up (pid {pid}), data in {safe(tide.home.root)}.")
     tide.out.print(f"Users' requests arrive at http://{settings.host}:{settings.port}.")
 
 
-def _settings(tide: Tide, listen: str | None, run_as: str | None) -> daemon.Settings:
+def _settings(tide: Tide, listen: str | None, run_as: str | None) -> Settings:
+    from tidegate import daemon
+
     settings = daemon.load_settings(tide.home)
     if listen is not None:
         host, _, port = listen.rpartition(":")
@@ -102,6 +110,8 @@ def _answering(tide: Tide) -> client.Json | None:
 @command
 def doctor(tide: Tide) -> int:
     """Check this machine and say what is missing."""
+    from tidegate import daemon
+
     try:
         with tide.connected() as connection:
             findings = connection.findings()
@@ -122,6 +132,8 @@ def doctor(tide: Tide) -> int:
 @command
 def init(tide: Tide, force: bool) -> None:  # noqa: FBT001 - click's
     """Write a commented tidegate.yaml for this folder."""
+    from tidegate import manifest
+
     if tide.file.exists() and not force:
         raise errors.RequestError(f"{tide.file} is there already.", hint="Use --force to write a new one.")
     text = manifest.example(manifest.name_from(tide.file.absolute().parent.name))
@@ -136,6 +148,8 @@ def init(tide: Tide, force: bool) -> None:  # noqa: FBT001 - click's
 @click.command("schema")
 def schema() -> None:
     """Print the JSON Schema of tidegate.yaml, for editors."""
+    from tidegate import manifest
+
     sys.stdout.write(json.dumps(manifest.json_schema(), indent=2) + "\n")
 
 

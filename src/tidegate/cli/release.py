@@ -15,7 +15,6 @@ import click
 from rich.console import Console
 
 from tidegate import client, errors
-from tidegate.artifacts import builder, package
 from tidegate.cli import live
 from tidegate.cli.common import (
     Tide,
@@ -69,6 +68,8 @@ def deploy(
 
 def _released(tide: Tide, connection: client.Client, build_timeout_s: float) -> Json:
     """Build, pack, send and number what the manifest describes."""
+    from tidegate.artifacts import builder, package
+
     found = tide.manifest()
     folder = tide.file.absolute().parent
     if found.artifact.build is not None:

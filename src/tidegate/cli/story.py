@@ -1,2 +1,3 @@
 """Story."""
+
 COMMANDS = ()

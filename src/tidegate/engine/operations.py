@@ -16,7 +16,7 @@ from tidegate.core import model, plan, requests, strategy
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutKind, RolloutRequest
 from tidegate.engine import loop
 
-#: Newest releases per app, and newest rollouts per environment, whose packages are kept beside those that run.
+#: Newest releases per app, and rollouts per environment, whose packages are kept beside those that run.
 KEPT_RELEASES = 20
 
 
@@ -53,7 +53,7 @@ class Operations:
     """Called after each accepted request, so that the loop looks at once."""
 
     def add_release(self, release: model.Release) -> model.Release:
-        """Number a release whose package is here, or return the one that is the same. Raises NotFoundError."""
+        """Number a release whose package is here, or return its twin. Raises NotFoundError."""
         if release.digest not in self.content.digests():
             raise errors.NotFoundError(f"The package {release.digest} is not here.", hint="Upload it first.")
         added = self.store.add_release(self.lease, release)
@@ -85,7 +85,7 @@ class Operations:
     def rollback(
         self, key: EnvironmentKey, to: int | None, asked: Asked, *, canary: bool, supersede: bool
     ) -> requests.Decision:
-        """Go back to a release that was live, with its configuration as it was; by a switch unless `canary`."""
+        """Go back to a release that was live, with its configuration as it was; by a switch or its canary."""
         state = self.store.load(key).state
         history = tuple(record.rollout for record in self.store.history(key, limit=1000))
         past = requests.rollback_target(state, history, to)

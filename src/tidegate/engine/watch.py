@@ -29,17 +29,11 @@ PAUSE_IDLE_S: Final = 1.0
 class Watch:
     """Steps all environments until it is told to stop."""
 
-    def __init__(
-        self,
-        controller: loop.Controller,
-        store: ports.Store,
-        clock: ports.Clock,
-        *,
-        on_lost: Callable[[], None],
-    ) -> None:
-        """`on_lost`: called once, when another control plane has taken over."""
+    def __init__(self, controller: loop.Controller, store: ports.Store, clock: ports.Clock) -> None:
+        """Set `on_lost` before `start`."""
         self._controller, self._store, self._clock = controller, store, clock
-        self._on_lost = on_lost
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called once, when another control plane has taken over."""
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._views: dict[EnvironmentKey, loop.View] = {}
@@ -92,7 +86,7 @@ class Watch:
                 self._trouble = ()
             except errors.FencedError as error:
                 self._log.error("lease lost", detail=str(error))
-                self._on_lost()
+                self.on_lost()
                 return
             except errors.TidegateError as error:
                 self._in_trouble(error)

@@ -154,24 +154,11 @@ def create_app(context: Context) -> FastAPI:
     return app
 
 
-def problem(error: errors.TidegateError) -> schemas.Problem:
-    """An exception of the tree, as the API and `--json` show it."""
-    return schemas.Problem(
-        type=error.kind,
-        title=error.message,
-        status=error.http_status,
-        detail=error.hint or "",
-        reason=error.reason if isinstance(error, errors.RefusedError) else None,
-        exit_status=error.exit_status,
-        problems=[str(p) for p in error.problems] if isinstance(error, errors.ManifestError) else [],
-    )
-
-
 async def _on_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.TidegateError):
         raise error
-    answer = problem(error)
-    return JSONResponse(answer.model_dump(), status_code=answer.status, media_type="application/problem+json")
+    answer = errors.problem(error)
+    return JSONResponse(answer, status_code=error.http_status, media_type="application/problem+json")
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
