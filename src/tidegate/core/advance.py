@@ -34,6 +34,7 @@ from tidegate.core.model import (
     Reason,
     Role,
     Rollout,
+    RolloutKind,
     RolloutRequest,
 )
 
@@ -206,11 +207,11 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
 def _make_room(state: EnvironmentState, rollout: Rollout) -> Outcome:
     if state.in_role(Role.RETIRING):
         return Outcome(state=state)
-    oldest = min(state.in_role(Role.STANDBY), key=lambda placement: placement.id, default=None)
-    if oldest is None:
+    coldest = max(state.in_role(Role.STANDBY), key=lambda placement: placement.idle_s, default=None)
+    if coldest is None:
         return Outcome(state=state)
-    retired = state.with_placement(replace(oldest, role=Role.RETIRING))
-    event = Event(reason=Reason.EVICTED, release=oldest.release, rollout=rollout.id)
+    retired = state.with_placement(replace(coldest, role=Role.RETIRING))
+    event = Event(reason=Reason.EVICTED, release=coldest.release, rollout=rollout.id)
     return Outcome(state=retired, events=(event,))
 
 
@@ -281,12 +282,14 @@ def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation,
     ):
         return Outcome(state=state)
     succeeded = lifecycle.fire(replace(rollout, reason=Reason.COMPLETE, detail=""), Trigger.FINISHED)
+    replaced = state.live if rollout.request.kind is RolloutKind.DEPLOY else None
     live = replace(
         incoming,
         role=Role.LIVE,
         idle_s=0.0,
         live_s=0.0,
         crash_baseline=placements.crashes(incoming, observed.groups),
+        predecessor=replaced.id if replaced else None,
     )
     old = tuple(
         replace(p, role=Role.STANDBY, idle_s=0.0) if p.role is Role.LIVE else p for p in state.placements
@@ -435,17 +438,23 @@ def _start_pending(state: EnvironmentState) -> Outcome:
 
 
 def _roll_back_crash_loop(state: EnvironmentState, observed: Observation) -> Outcome:
-    """A release that loops soon after its success goes back by itself, while its predecessor is warm."""
+    """A release that loops soon after its success goes back by itself, while its predecessor is warm.
+
+    To the very placement that it replaced, not to whichever is a standby: that may be a release that was
+    rolled back from.
+    """
     live, groups = state.live, observed.groups
     if live is None or groups is None or state.rollout is not None or live.live_s >= live.spec.keep_warm_s:
         return Outcome(state=state)
     if state.last is not None and state.last.request.automatic:
         return Outcome(state=state)  # the way back loops as well: going to and fro would help nobody
     detail = placements.crash_loop(live, groups, limit=CRASH_LIMIT, recent_only=True)
-    standby = max(state.in_role(Role.STANDBY), key=lambda placement: placement.id, default=None)
-    if not detail or standby is None or placements.service_without_ready(standby, groups):
+    predecessor = state.placement(live.predecessor)
+    if not detail or predecessor is None or predecessor.role is not Role.STANDBY:
         return Outcome(state=state)
-    return begin(state, placements.flip_back(state, standby, detail))
+    if placements.service_without_ready(predecessor, groups):
+        return Outcome(state=state)
+    return begin(state, placements.flip_back(state, predecessor, detail))
 
 
 def _event(rollout: Rollout, detail: str, exposure_bps: int | None = None) -> Event:

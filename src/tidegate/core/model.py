@@ -222,6 +222,8 @@ class Placement:
     """Observed seconds since it became live, counted up to `keep_warm_s`."""
     crash_baseline: int = 0
     """Crashes counted when it was taken over or became live: older ones are not held against it."""
+    predecessor: int | None = None
+    """Placement that it replaced by a deploy: where a crash loop sends it back to. None after a rollback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
