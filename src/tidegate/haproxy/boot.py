@@ -62,7 +62,10 @@ class BootFiles:
             self._folder.chmod(0o700)
 
     def prepare(self) -> None:
-        """Write what HAProxy reads of the environments, from their records. Raises RouterError, StorageError."""
+        """Write what HAProxy reads of the environments, from their records.
+
+        Raises RouterError, StorageError.
+        """
         records = self.records()
         for record in records:
             self._write_configuration(record)
@@ -95,7 +98,8 @@ class BootFiles:
 
     def agrees(self, record: Record) -> bool:
         """Whether HAProxy's own files say the same as the record. Raises RouterError, StorageError."""
-        if self.read(self._configuration(record.table.key)) != config.environment_text(record.table, record.structure):
+        text = config.environment_text(record.table, record.structure)
+        if self.read(self._configuration(record.table.key)) != text:
             return False
         prefix = config.owner_prefix(record.table.key)
         for name, wanted in config.map_entries(record.table).items():
@@ -106,7 +110,10 @@ class BootFiles:
         return True
 
     def write(self, record: Record) -> None:
-        """Make the record what a restart brings up. Raises RouterError when it collides with another, StorageError."""
+        """Make the record what a restart brings up.
+
+        Raises RouterError when it collides with another environment's, StorageError.
+        """
         others = [one for one in self.records() if one.table.key != record.table.key]
         self._write_configuration(record)
         self._write_maps([*others, record])
@@ -163,16 +170,16 @@ class BootFiles:
         if self.read(path) == text and path.exists():
             return False
         with _storage("written"):
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            temporary = Path(name)
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, path)
+                temporary.replace(path)
             except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+                temporary.unlink(missing_ok=True)
                 raise
         return True
 
@@ -190,7 +197,7 @@ def _lock_within(lock: int, timeout_s: float) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                raise RouterError("Another control plane is changing the router and does not come to an end.") from error
+                raise RouterError("Another control plane keeps the router to itself for too long.") from error
             time.sleep(LOCK_POLL_S)
         else:
             return
@@ -201,7 +208,7 @@ def _parsed(path: Path, text: bytes) -> Record:
         record = _RECORD.validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         raise RouterError(
-            f"The router's record {path.name} cannot be read: it was changed by hand, damaged, or written by a newer Tidegate.",
+            f"The router's record {path.name} cannot be read: it is damaged or written by a newer Tidegate.",
             hint="Restore it from a backup; the router goes on with what it has.",
         ) from error
     if record.format != FORMAT or path.stem != config.environment_name(record.table.key):
@@ -214,4 +221,5 @@ def _storage(done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"The router's files cannot be {done}: {error.strerror} ({error.filename}).") from error
+        message = f"The router's files cannot be {done}: {error.strerror} ({error.filename})."
+        raise StorageError(message) from error

