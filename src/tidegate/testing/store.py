@@ -121,8 +121,8 @@ class MemoryStore:
 
     def load(self, key: model.EnvironmentKey) -> ports.Versioned:
         with self._lock:
-            empty = ports.Versioned(version=0, state=model.EnvironmentState(key=key))
-            return self._tables.states.get(key, empty)
+            stored = self._tables.states.get(key)
+        return stored or ports.Versioned(version=0, state=model.EnvironmentState(key=key))
 
     def commit(
         self,

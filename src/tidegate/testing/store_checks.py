@@ -275,6 +275,10 @@ def check_history_keeps_start_and_end_of_each_rollout(factory: Factory) -> None:
     newest, oldest = store.history(KEY)
     _equal(newest, _record(_rollout(2), 30.0, None))
     _equal(oldest, _record(ended, 10.0, 30.0))
+    explained = replace(ended, detail="explained later")
+    versioned = store.load(KEY)
+    store.commit(lease, versioned, replace(versioned.state, last=explained), (), at=50.0)
+    _equal(store.history(KEY)[1], _record(explained, 10.0, 30.0))
     _equal((store.history(KEY, limit=1), store.history(KEY, limit=0)), ((newest,), ()))
     _equal(store.history(OTHER), ())
 
