@@ -65,7 +65,7 @@ class Outcome:
 
 def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
     """One tick. `dt_s`: monotonic seconds since the last one."""
-    observed = _fresh(state, observed)
+    observed = placements.fresh(state, observed)
     unknown = _placement_from_the_future(state, observed)
     if state.halted or unknown:
         return _halted(state, unknown)
@@ -82,15 +82,6 @@ def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outc
 
 
 # --- looking ---------------------------------------------------------------------------------------
-
-
-def _fresh(state: EnvironmentState, observed: Observation) -> Observation:
-    """Without what goes back in time."""
-    if observed.runtime is not None and observed.runtime.revision < state.seen_runtime:
-        observed = replace(observed, runtime=None)
-    if observed.routes is not None and observed.routes.revision < state.seen_router:
-        observed = replace(observed, routes=None)
-    return observed
 
 
 def _with_revisions(state: EnvironmentState, observed: Observation) -> EnvironmentState:

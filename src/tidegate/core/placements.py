@@ -24,6 +24,15 @@ from tidegate.core.model import (
 Groups = tuple[GroupStatus, ...]
 
 
+def fresh(state: EnvironmentState, observed: Observation) -> Observation:
+    """Without what goes back in time: an old view of the world counts as none."""
+    if observed.runtime is not None and observed.runtime.revision < state.seen_runtime:
+        observed = replace(observed, runtime=None)
+    if observed.routes is not None and observed.routes.revision < state.seen_router:
+        observed = replace(observed, routes=None)
+    return observed
+
+
 def warm(state: EnvironmentState, request: RolloutRequest) -> Placement | None:
     """The standby that a request can take over: same artifact, same configuration."""
     return next(

@@ -4,6 +4,8 @@
 
 Level-triggered: it compares, it does not remember. Called again after a crash it asks for what is missing.
 
+- A look that goes back in time counts as none, as in `advance`: a group must not be stopped because the router
+  is seen as it was before the group's servers came.
 - A group is started when what it needs is ready, and only when the runtime could be looked at.
 - A group is stopped only when the running router *and* its boot files are seen without its servers.
 - Groups of placements that the state has given out and forgotten are stopped; those it has never given
@@ -22,6 +24,7 @@ def reconcile(state: EnvironmentState, observed: Observation) -> tuple[Effect, .
     """Effects in the order in which they should be done: the way of the traffic first."""
     if state.halted:
         return ()
+    observed = placements.fresh(state, observed)
     return (*_routes(state, observed), *_starts(state, observed), *_stops(state, observed))
 
 
