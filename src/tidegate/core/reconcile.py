@@ -74,7 +74,7 @@ def _may_stop(
         return seen.placement < state.next_id and not _serves_somewhere(seen, routes)
     service = placement.spec.service(seen.service)
     if service is None:
-        return True
+        return not _serves_somewhere(seen, routes)
     if placement.role is not Role.RETIRING:
         return service not in placements.wanted_services(state, placement)
     if not placements.dependents_gone(placement, service, observed.groups or ()):
