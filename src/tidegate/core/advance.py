@@ -107,9 +107,13 @@ def _halted(state: EnvironmentState, unknown: int | None) -> Outcome:
 
 
 def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
-    """Somebody else changed the route in the running router: go above its fence, so that ours is taken again."""
+    """Somebody else changed the route in the running router: go above its fence, so that ours is taken again.
+
+    Not while the runtime is unseen: a greater fence can also mean that a backup was restored, which only the
+    placements of what runs can tell; a route of yesterday would then be forced upon today's instances.
+    """
     routes = observed.routes
-    held = routes.route if routes else None
+    held = routes.route if routes and observed.groups is not None else None
     if held is None or held == state.route or held.fence < state.route.fence:
         return Outcome(state=state)
     fenced = replace(state.route, fence=held.fence)
