@@ -401,6 +401,8 @@ def _advance_placement(
     state: EnvironmentState, placement: Placement, observed: Observation, dt_s: float
 ) -> Outcome:
     if placement.role is Role.LIVE:
+        if observed.groups is None:
+            return Outcome(state=state)  # nobody watches for crash loops: the time does not count
         older_s = min(placement.live_s + dt_s, placement.spec.keep_warm_s)
         return Outcome(state=state.with_placement(replace(placement, live_s=older_s)))
     if placement.role is Role.INCOMING:
