@@ -174,8 +174,10 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
     """Take over a warm placement, or make one in a free slot, or make room."""
     warm = placements.warm(state, rollout.request)
     if warm is not None:
+        if observed.groups is None:
+            return Outcome(state=state)  # its crashes up to now cannot be counted, and must not count later
         placed = lifecycle.fire(replace(rollout, placement=warm.id, created_placement=False), Trigger.PLACED)
-        baseline = placements.crashes(warm, observed.groups or ())
+        baseline = placements.crashes(warm, observed.groups)
         woken = replace(warm, role=Role.INCOMING, idle_s=0.0, crash_baseline=baseline)
         return Outcome(state=replace(state.with_placement(woken), rollout=placed))
     slot = placements.free_slot(state)
@@ -419,10 +421,14 @@ def _advance_placement(
 
 
 def _cool(state: EnvironmentState, placement: Placement) -> Outcome:
-    """The release that is live decides how long its predecessor stays warm."""
+    """The release that is live decides how long its predecessor stays warm.
+
+    Nothing cools while a rollout is queued: it may be the placement that is about to be taken over.
+    """
     live = state.live
+    queued = state.rollout is not None and state.rollout.phase is Phase.QUEUED
     keep_warm_s = live.spec.keep_warm_s if live else placement.spec.keep_warm_s
-    if placement.idle_s < keep_warm_s or live is None:
+    if placement.idle_s < keep_warm_s or live is None or queued:
         return Outcome(state=state.with_placement(placement))
     event = Event(reason=Reason.COOLED, release=placement.release, detail=f"kept warm for {keep_warm_s:g} s")
     return Outcome(state=state.with_placement(replace(placement, role=Role.RETIRING)), events=(event,))
