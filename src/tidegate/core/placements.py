@@ -71,9 +71,10 @@ def group(placement: Placement, service: str, groups: Groups) -> GroupStatus | N
 def with_endpoints(state: EnvironmentState, observed: Observation) -> EnvironmentState:
     """Commit the address of each instance that is ready: from then on the router may know it.
 
-    An instance that moved to another port (a host that booted again) replaces its old address. One that is
-    not ready stays known: the router has checks of its own, and a server that cannot come back is better
-    than an empty backend.
+    An instance that moved to another port (a host that booted again) loses its old address at once: somebody
+    else may listen there. One that is not ready stays known: the router has checks of its own, and a server
+    that cannot be reached is better than an empty backend. Commands are not asked by the router, so their
+    answers take a server out of rotation and back; no answer changes nothing.
     """
     if observed.groups is None:
         return state
@@ -88,15 +89,15 @@ def _with_endpoints(placement: Placement, groups: Groups) -> Placement:
     for service in placement.spec.services:
         seen = group(placement, service.name, groups) if service.serves else None
         for instance in seen.instances if seen else ():
+            key = (service.name, instance.index)
             if instance.ready and instance.port is not None:
-                known[service.name, instance.index] = Endpoint(
+                known[key] = Endpoint(
                     service=service.name, index=instance.index, host=instance.host, port=instance.port
                 )
-            elif service.check.kind is model.CheckKind.COMMAND and (service.name, instance.index) in known:
-                unready = replace(
-                    known[service.name, instance.index], in_rotation=instance.ready is not False
-                )
-                known[service.name, instance.index] = unready
+            elif key in known and instance.port not in (None, known[key].port):
+                del known[key]
+            elif key in known and instance.ready is False and service.check.kind is model.CheckKind.COMMAND:
+                known[key] = replace(known[key], in_rotation=False)
     endpoints = tuple(known[key] for key in sorted(known))
     return placement if endpoints == placement.endpoints else replace(placement, endpoints=endpoints)
 
