@@ -343,7 +343,7 @@ def _overdue(
     state: EnvironmentState, rollout: Rollout, incoming: Placement, observed: Observation
 ) -> tuple[Reason, str] | None:
     if rollout.phase is Phase.STARTING and rollout.phase_s > placements.start_limit_s(incoming):
-        waiting = placements.not_ready(incoming, observed)
+        waiting = placements.not_ready(state, incoming, observed)
         return Reason.NEVER_READY, f"not ready after {placements.start_limit_s(incoming):g} s: {waiting}"
     if rollout.phase is Phase.SHIFTING and rollout.phase_s > STUCK_LIMIT_S:
         exposure = state.route.exposure_bps / 100
@@ -352,7 +352,7 @@ def _overdue(
     if rollout.phase is Phase.FINISHING and rollout.phase_s > limit_s:
         return (
             Reason.NEVER_READY,
-            f"not finished after {limit_s:g} s: {placements.not_ready(incoming, observed)}",
+            f"not finished after {limit_s:g} s: {placements.not_ready(state, incoming, observed)}",
         )
     hold_s = rollout.current_stage.hold_s
     healthy_gap_s = rollout.phase_s - rollout.held_s

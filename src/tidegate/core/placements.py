@@ -146,12 +146,12 @@ def needs_are_ready(placement: Placement, service: model.ServiceSpec, observed: 
     return True
 
 
-def not_ready(placement: Placement, observed: Observation) -> str:
+def not_ready(state: EnvironmentState, placement: Placement, observed: Observation) -> str:
     """For people: which services are waited for, and how their instances ended last."""
     if observed.groups is None:
         return "the runtime could not be asked"
     waiting = []
-    for service in placement.spec.services:
+    for service in wanted_services(state, placement):
         seen = group(placement, service.name, observed.groups)
         count = seen.ready_count if seen else 0
         if count < service.instances:
