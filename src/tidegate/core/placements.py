@@ -162,12 +162,17 @@ def not_ready(state: EnvironmentState, placement: Placement, observed: Observati
 
 
 def service_without_ready(placement: Placement, groups: Groups) -> str | None:
-    """A service with traffic of which no instance is ready. Readiness not asked yet counts as ready."""
+    """A service with traffic of which no instance is ready. A process that was not asked yet counts as ready."""
     for service in placement.spec.services:
         seen = group(placement, service.name, groups) if service.serves else None
-        if service.serves and (seen is None or all(instance.ready is False for instance in seen.instances)):
+        if service.serves and (seen is None or all(_is_down(instance) for instance in seen.instances)):
             return service.name
     return None
+
+
+def _is_down(instance: model.InstanceStatus) -> bool:
+    without_process = (model.InstanceState.BACKOFF, model.InstanceState.EXITED)
+    return instance.ready is False or instance.state in without_process
 
 
 def crashes(placement: Placement, groups: Groups) -> int:
