@@ -73,11 +73,13 @@ def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outc
     return (
         Outcome(state=_with_revisions(state, observed))
         .then(lambda s: Outcome(state=placements.with_endpoints(s, observed)))
+        .then(lambda s: Outcome(state=placements.with_crash_baselines(s, observed)))
         .then(lambda s: _correct_route(s, observed))
         .then(lambda s: _advance_rollout(s, observed, dt_s))
         .then(lambda s: _advance_placements(s, observed, dt_s))
         .then(_start_pending)
         .then(lambda s: _roll_back_crash_loop(s, observed))
+        .then(lambda s: Outcome(state=routing.fenced(state, s)))
     )
 
 

@@ -84,6 +84,17 @@ def with_endpoints(state: EnvironmentState, observed: Observation) -> Environmen
     return state
 
 
+def with_crash_baselines(state: EnvironmentState, observed: Observation) -> EnvironmentState:
+    """A baseline follows crash counters that began anew (a host that booted again), or it would forgive too many."""
+    if observed.groups is None:
+        return state
+    for placement in state.placements:
+        baseline = min(placement.crash_baseline, crashes(placement, observed.groups))
+        if baseline < placement.crash_baseline:
+            state = state.with_placement(replace(placement, crash_baseline=baseline))
+    return state
+
+
 def _with_endpoints(placement: Placement, groups: Groups) -> Placement:
     known = {(endpoint.service, endpoint.index): endpoint for endpoint in placement.endpoints}
     for service in placement.spec.services:
