@@ -48,6 +48,9 @@ UNREADY_LIMIT_S: Final = 3.0
 STABLE_DOWN_LIMIT_S: Final = 3.0
 #: How long an exposure or a finish may take to be seen in force.
 STUCK_LIMIT_S: Final = 60.0
+#: Part of its healthy time that a stage may spend unseen or unhealthy on top of that: in a hold of a day, looks
+#: that fail now and then add up to more than any fixed limit.
+STUCK_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,7 +361,8 @@ def _overdue(
         )
     hold_s = rollout.current_stage.hold_s
     healthy_gap_s = rollout.phase_s - rollout.held_s
-    if rollout.phase is Phase.HOLDING and hold_s is not None and healthy_gap_s > limit_s:
+    gap_limit_s = limit_s + STUCK_SHARE * rollout.held_s
+    if rollout.phase is Phase.HOLDING and hold_s is not None and healthy_gap_s > gap_limit_s:
         return Reason.STUCK, f"{healthy_gap_s:.0f} s of this stage could not be observed healthy"
     return None
 
