@@ -207,8 +207,14 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
 
 
 def _make_room(state: EnvironmentState, rollout: Rollout) -> Outcome:
-    if state.in_role(Role.RETIRING):
-        return Outcome(state=state)
+    """Wait for a placement that is on its way out, but not for ever; else send the coldest standby there."""
+    retiring = state.in_role(Role.RETIRING)
+    if retiring:
+        limit_s = STUCK_LIMIT_S + max(placements.end_limit_s(placement) for placement in retiring)
+        if rollout.phase_s <= limit_s:
+            return Outcome(state=state)
+        names = ", ".join(f"r{placement.release}" for placement in retiring)
+        return abort(state, rollout, Reason.STUCK, f"no slot is free after {limit_s:g} s: {names} cannot end")
     coldest = max(state.in_role(Role.STANDBY), key=lambda placement: placement.idle_s, default=None)
     if coldest is None:
         return Outcome(state=state)

@@ -213,6 +213,13 @@ def start_limit_s(placement: Placement) -> float:
     return sum(service.ready_timeout_s for service in placement.spec.services)
 
 
+def end_limit_s(placement: Placement) -> float:
+    """Connections of all services end together, their processes one after the other."""
+    services = placement.spec.services
+    drain_s = max((service.drain_s for service in services), default=0.0)
+    return drain_s + sum(service.grace_s for service in services)
+
+
 def idled(placement: Placement, observed: Observation, dt_s: float) -> Placement:
     """Counts the time in which no new request could reach the placement."""
     routes = observed.routes
