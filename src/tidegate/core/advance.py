@@ -44,7 +44,9 @@ TICK_MAX_S: Final = 1.0
 CRASH_LIMIT: Final = 3
 #: How long all instances of an incoming service may be unready before the rollout is aborted.
 UNREADY_LIMIT_S: Final = 3.0
-#: How long a service of the stable release must have had no ready instance before the fix may go to all.
+#: How long a service of the stable release must have had no ready instance before the fix may go to all. One that
+#: starts without having crashed (the host has booted) gets its whole `ready_timeout_s`: a canary that is up first
+#: must not win everybody by that.
 STABLE_DOWN_LIMIT_S: Final = 3.0
 #: How long an exposure or a finish may take to be seen in force.
 STUCK_LIMIT_S: Final = 60.0
@@ -347,7 +349,7 @@ def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observa
             return abort(state, rollout, *late)
     if rollout.phase in (Phase.STARTING, Phase.QUEUED) or observed.groups is None:
         return Outcome(state=state)
-    return _watch_readiness(state, rollout, observed.groups, dt_s)
+    return _watch_readiness(state, rollout, observed, dt_s)
 
 
 def _overdue(
@@ -374,11 +376,11 @@ def _overdue(
 
 
 def _watch_readiness(
-    state: EnvironmentState, rollout: Rollout, groups: tuple[model.GroupStatus, ...], dt_s: float
+    state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float
 ) -> Outcome:
     """Compare with the stable release: an outage of both is nobody's verdict; a dead stable lets the fix out."""
-    incoming, live = state.placement(rollout.placement), state.live
-    if incoming is None:
+    incoming, live, groups = state.placement(rollout.placement), state.live, observed.groups
+    if incoming is None or groups is None:
         return Outcome(state=state)
     unready = placements.service_without_ready(incoming, groups)
     stable_unready = placements.service_without_ready(live, groups) if live else None
@@ -392,13 +394,13 @@ def _watch_readiness(
     if watched.unready_s >= UNREADY_LIMIT_S:
         detail = f"no instance of {unready} has been ready for {watched.unready_s:.0f} s"
         return abort(state, watched, Reason.ALL_UNREADY, detail)
-    fast = (
-        watched.stable_down_s >= STABLE_DOWN_LIMIT_S and rollout.phase is Phase.HOLDING and not rollout.paused
-    )
-    if fast and live is not None:
-        detail = f"no instance of {stable_unready} at r{live.release} is ready, r{incoming.release} is"
-        return go_to_stage(state, watched, len(watched.strategy.stages) - 1, Reason.FAST_FORWARD, detail)
-    return Outcome(state=state)
+    if live is None or stable_unready is None or rollout.phase is not Phase.HOLDING or rollout.paused:
+        return Outcome(state=state)
+    limit_s = max(STABLE_DOWN_LIMIT_S, placements.boot_limit_s(live, stable_unready, groups))
+    if watched.stable_down_s < limit_s or not placements.serves_at_all(incoming, observed):
+        return Outcome(state=state)
+    detail = f"no instance of {stable_unready} at r{live.release} is ready, r{incoming.release} is"
+    return go_to_stage(state, watched, len(watched.strategy.stages) - 1, Reason.FAST_FORWARD, detail)
 
 
 # --- placements without a rollout ------------------------------------------------------------------

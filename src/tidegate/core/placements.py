@@ -115,17 +115,23 @@ def _with_endpoints(placement: Placement, groups: Groups) -> Placement:
 
 def ready_to_serve(placement: Placement, observed: Observation) -> bool:
     """Every instance that takes traffic is ready, and the router has seen it up in this placement's slot."""
-    if observed.groups is None or observed.routes is None:
-        return False
-    for service in placement.spec.services:
-        if not service.serves:
-            continue
-        seen = group(placement, service.name, observed.groups)
-        if seen is None or seen.ready_count < service.instances:
-            return False
-        if routing.servers_up(observed.routes, service=service.name, slot=placement.slot) < service.instances:
-            return False
-    return True
+    serving = (service for service in placement.spec.services if service.serves)
+    return all(_serving(placement, service, observed) >= service.instances for service in serving)
+
+
+def serves_at_all(placement: Placement, observed: Observation) -> bool:
+    """At least one instance of each service with traffic is ready, and up in the router."""
+    serving = (service for service in placement.spec.services if service.serves)
+    return all(_serving(placement, service, observed) > 0 for service in serving)
+
+
+def _serving(placement: Placement, service: model.ServiceSpec, observed: Observation) -> int:
+    """Instances that runtime and router both see in order; what could not be looked at counts as none."""
+    seen = group(placement, service.name, observed.groups or ())
+    if seen is None or observed.routes is None:
+        return 0
+    up = routing.servers_up(observed.routes, service=service.name, slot=placement.slot)
+    return min(seen.ready_count, up)
 
 
 def all_ready(placement: Placement, groups: Groups) -> bool:
@@ -184,6 +190,20 @@ def service_without_ready(placement: Placement, groups: Groups) -> str | None:
 def _is_down(instance: model.InstanceStatus) -> bool:
     without_process = (model.InstanceState.BACKOFF, model.InstanceState.EXITED)
     return instance.ready is False or instance.state in without_process
+
+
+def boot_limit_s(placement: Placement, name: str, groups: Groups) -> float:
+    """How long a service without a ready instance may still be on its way up: 0 if it crashed or hangs.
+
+    A host that booted again shows it as absent, ended or starting, without a crash.
+    """
+    service, seen = placement.spec.service(name), group(placement, name, groups)
+    if service is None:
+        return 0.0
+    on_the_way = (model.InstanceState.STARTING, model.InstanceState.EXITED)
+    instances = seen.instances if seen else ()
+    booting = not instances or any(i.state in on_the_way and i.recent_crashes == 0 for i in instances)
+    return service.ready_timeout_s if booting else 0.0
 
 
 def crashes(placement: Placement, groups: Groups) -> int:
