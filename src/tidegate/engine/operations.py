@@ -63,7 +63,10 @@ class Operations:
     def deploy(
         self, key: EnvironmentKey, release: int, asked: Asked, *, supersede: bool
     ) -> requests.Decision:
-        """Bring a release into an environment."""
+        """Bring a release into an environment; asked again under the same key, it is the same rollout."""
+        repeated = self._repeated(key, asked)
+        if repeated is not None:
+            return repeated
         request = self.deploy_request(key, release, asked)
         return self._decided(
             key, lambda state: requests.start(state, _adapted(state, request), supersede=supersede)
@@ -86,6 +89,9 @@ class Operations:
         self, key: EnvironmentKey, to: int | None, asked: Asked, *, canary: bool, supersede: bool
     ) -> requests.Decision:
         """Go back to a release that was live, with its configuration as it was; by a switch or its canary."""
+        repeated = self._repeated(key, asked)
+        if repeated is not None:
+            return repeated
         state = self.store.load(key).state
         history = tuple(record.rollout for record in self.store.history(key, limit=1000))
         past = requests.rollback_target(state, history, to)
