@@ -39,9 +39,9 @@ _HEAD = """\
 # tidegate.yaml
 
 One file, in the folder of the app, says how it is built, run and released. `tide init` writes one with
-comments, `tide schema` prints a JSON schema for editors. A mistake is never guessed away: an unknown key, a key
-written twice and a value that makes no sense are all reported at once, in the order of the file, each with its
-line and what would be right.
+comments, `tide schema` prints a JSON schema for editors. A mistake is never guessed away: an unknown key, a
+key written twice and a value that makes no sense are all reported at once, in the order of the file, each
+with its line and what would be right.
 """
 
 _VALUES = f"""\
@@ -53,7 +53,8 @@ _VALUES = f"""\
 | size | `512MB`, `1.5GB` (powers of 1000), `512MiB`, `1GiB` (powers of 1024) | `512m` |
 | share | `5%`, `0.5%`, down to `0.01%` | `0.05`: is it 5 % or 0.05 %? |
 | name | small letter, then small letters, digits and `-`, at most 40 | `Web`, `my_app` |
-| command | one string, split into words as a shell would, or a list of words | `a && b`: no shell reads it |
+| `run`, `command` | one string, split into words as a shell does, or a list of words | `a && b`: no shell |
+| `build` | one line for the shell, `make deps && make dist` | a list |
 | host | `shop.example.com`; `"*"`, in quotes: every host that nobody else has | `https://shop.example.com/` |
 
 YAML's guesses do not apply: a value is what its key says. Under `config` every value is the text that is
@@ -124,8 +125,8 @@ def _later() -> str:
     names = sorted({f"`{name}`" for section in SECTIONS.values() for name in section.later})
     return (
         "## Keys of later versions\n\n"
-        f"{', '.join(names)} are refused with a message that says so, where they would stand: a file that relies on\n"
-        "them must not be taken for one that works.\n"
+        f"{', '.join(names)} are refused with a message that says so, where they would stand: a file that\n"
+        "relies on them must not be taken for one that works.\n"
     )
 
 

@@ -274,7 +274,7 @@ def _override_of(claim: HostClaim) -> Where:
 
 def config_faults(environment: str, names: Iterable[str], needed: frozenset[str]) -> Iterator[Fault]:
     """Variables that Tidegate sets itself cannot be configured: the instance would not find its port."""
-    links = {link_variable(service): service for service in needed}
+    links = {link_variable(service): service for service in sorted(needed)}
     for name in names:
         reason = ""
         if name == "PORT":

@@ -229,7 +229,7 @@ Identity = Annotated[UserIdentity, *_kind(_identity, {"enum": ["cookie", "addres
 
 def name_from(text: str) -> str:
     """A valid name that resembles the text: of a folder, for example."""
-    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-0123456789")
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).lstrip("-0123456789")
     return words[:40].rstrip("-") or "app"
 
 

@@ -7,7 +7,6 @@ Neighbours: `cli` looks at the folder and writes the file; a test parses every f
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 _TEMPLATE = """\
@@ -83,5 +82,8 @@ def example(app: str, detected: Detected | None = None) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A double-quoted scalar: JSON's strings are YAML's, too."""
-    return json.dumps(value)
+    """A double-quoted scalar. JSON's would do, but for letters that it writes in two halves."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        '"' + "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in escaped) + '"'
+    )

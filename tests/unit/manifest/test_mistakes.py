@@ -8,43 +8,65 @@ from tests.unit.manifest.support import mistakes, text_of, with_environments, wi
 from tidegate import manifest
 from tidegate.errors import ManifestError
 
+COMMAND = "a command such as ./bin/web --fast, or a list of its words"
+
 IN_SERVICE = [
-    ("run: ''", "run: line 4: is empty: it should be a command such as ./bin/web --fast, or a list of its words"),
-    ("run: []", "run: line 4: is empty: it should be a command such as ./bin/web --fast, or a list of its words"),
+    (
+        "run: ''",
+        f"run: line 4: is empty: it should be {COMMAND}",
+    ),
+    (
+        "run: []",
+        f"run: line 4: is empty: it should be {COMMAND}",
+    ),
     ("run: [a, [b]]", "run: line 4: should be one word, not a list"),
-    ("run: {a: b}", "run: line 4: should be a command such as ./bin/web --fast, or a list of its words, not a mapping"),
+    (
+        "run: {a: b}",
+        f"run: line 4: should be {COMMAND}, not a mapping",
+    ),
     (
         "run: ",
-        "run: line 4: has no value: it should be a command such as ./bin/web --fast, or a list of its words",
+        f"run: line 4: has no value: it should be {COMMAND}",
     ),
-    ("run: \"a 'b\"", "run: line 4: opens a quote that is not closed"),
+    ('run: "a \'b"', "run: line 4: opens a quote that is not closed"),
     (
         "run: a && b",
-        "run: line 4: has '&&' in it, which only a shell understands "
-        '(no shell reads it; if you need one: [sh, -c, "..."])',
+        (
+            "run: line 4: has '&&' in it, which only a shell understands "
+            '(no shell reads it; if you need one: [sh, -c, "..."])'
+        ),
     ),
     (
         "run: make; serve",
-        "run: line 4: has 'make;' in it, which only a shell understands "
-        '(no shell reads it; if you need one: [sh, -c, "..."])',
+        (
+            "run: line 4: has 'make;' in it, which only a shell understands "
+            '(no shell reads it; if you need one: [sh, -c, "..."])'
+        ),
     ),
     ("run: A=1 serve", "run: line 4: begins with 'A=1' (set variables under config of an environment)"),
     ("run: x, rout: a.example", "rout: line 4: there is no such key (did you mean route?)"),
     ("run: x, secrets: [A]", "secrets: line 4: is not in this version of Tidegate (remove it)"),
     (
         "run: x, route: 'https://shop.example.com:8080/cart'",
-        "route: line 4: should be a host name such as shop.example.com, not 'https://shop.example.com:8080/cart' "
-        "(the host alone, without scheme, port and path: shop.example.com)",
+        (
+            "route: line 4: should be a host name such as shop.example.com, not "
+            "'https://shop.example.com:8080/cart' "
+            "(the host alone, without scheme, port and path: shop.example.com)"
+        ),
     ),
     (
         "run: x, route: '*.example.com'",
-        "route: line 4: should be a host name such as shop.example.com, not '*.example.com' "
-        '(name each host, or "*" alone for every host that nobody else has)',
+        (
+            "route: line 4: should be a host name such as shop.example.com, not '*.example.com' "
+            '(name each host, or "*" alone for every host that nobody else has)'
+        ),
     ),
     (
         "run: x, route: bücher.example",
-        "route: line 4: should be a host name such as shop.example.com, not 'bücher.example' "
-        "(write international names in their xn-- form)",
+        (
+            "route: line 4: should be a host name such as shop.example.com, not 'bücher.example' "
+            "(write international names in their xn-- form)"
+        ),
     ),
     ("run: x, route: [a.example, A.example]", "route: line 4: names a.example twice"),
     (
@@ -66,8 +88,10 @@ IN_SERVICE = [
     ),
     (
         "run: x, health: {path: /a, tcp: true}",
-        "health: line 4: should say one of path, tcp and command, not several "
-        "(keep the one that tells best whether the service can work)",
+        (
+            "health: line 4: should say one of path, tcp and command, not several "
+            "(keep the one that tells best whether the service can work)"
+        ),
     ),
     (
         "run: x, health: {tcp: false}",
@@ -82,9 +106,15 @@ IN_SERVICE = [
     ("run: x, port: no", "port: line 4: should be true or false, not 'no' (did you mean false?)"),
     ("run: x, user_by: header", "user_by: line 4: should be cookie or address, not 'header'"),
     ("run: x, drain: 30", "drain: line 4: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '30'"),
-    ("run: x, drain: 12:30", "drain: line 4: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '12:30'"),
+    (
+        "run: x, drain: 12:30",
+        "drain: line 4: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '12:30'",
+    ),
     ("run: x, grace: 9999h", "grace: line 4: should be at most 365d"),
-    ("run: x, limits: {memory: 512}", "limits.memory: line 4: should be a size such as 512MB or 1GiB, not '512'"),
+    (
+        "run: x, limits: {memory: 512}",
+        "limits.memory: line 4: should be a size such as 512MB or 1GiB, not '512'",
+    ),
     ("run: x, limits: {memory: 1kB}", "limits.memory: line 4: should be at least 1MB"),
     ("run: x, limits: {cpus: 0}", "limits.cpus: line 4: should be more than 0 and at most 1024"),
     ("run: x, limits: {cpu: 1}", "limits.cpu: line 4: there is no such key (did you mean cpus?)"),
@@ -98,8 +128,10 @@ IN_SERVICE = [
     ),
     (
         "run: x, port: false, health: /up",
-        "port: line 4: is false, but the health check asks over the network "
-        "(remove it, or use health: {command: ...})",
+        (
+            "port: line 4: is false, but the health check asks over the network "
+            "(remove it, or use health: {command: ...})"
+        ),
     ),
 ]
 
@@ -117,7 +149,10 @@ IN_ENVIRONMENT = [
         "strategy: line 6: should be switch, canary, or canary: {steps: [...], every: ...}, not 'rolling'",
     ),
     ("strategy: {}", "strategy: line 6: should be switch, canary, or canary: {steps: [...], every: ...}"),
-    ("strategy: [switch]", "strategy: line 6: should be switch, canary, or canary: {steps: [...], every: ...}"),
+    (
+        "strategy: [switch]",
+        "strategy: line 6: should be switch, canary, or canary: {steps: [...], every: ...}",
+    ),
     ("strategy: {cannary: {}}", "strategy.cannary: line 6: there is no such key (did you mean canary?)"),
     (
         "strategy: {canary: {steps: []}}",
@@ -129,12 +164,17 @@ IN_ENVIRONMENT = [
     ),
     (
         "strategy: {canary: {steps: [1%, 5]}}",
-        "strategy.canary.steps[1]: line 6: should be a percentage such as 5% or 0.5%, in steps of 0.01%, not '5'",
+        (
+            "strategy.canary.steps[1]: line 6: should be a percentage such as 5% or 0.5%, in "
+            "steps of 0.01%, not '5'"
+        ),
     ),
     (
         "strategy: {canary: {steps: [0.005%]}}",
-        "strategy.canary.steps[0]: line 6: should be a percentage such as 5% or 0.5%, in steps of 0.01%, "
-        "not '0.005%'",
+        (
+            "strategy.canary.steps[0]: line 6: should be a percentage such as 5% or 0.5%, in steps of 0.01%, "
+            "not '0.005%'"
+        ),
     ),
     (
         "strategy: {canary: {steps: [0%]}}",
@@ -146,19 +186,26 @@ IN_ENVIRONMENT = [
     ),
     (
         "strategy: {canary: {steps: [5%, 100%]}}",
-        "strategy.canary.steps[1]: line 6: should be less than 100 % "
-        "(leave it out: everybody comes after the last step by itself)",
+        (
+            "strategy.canary.steps[1]: line 6: should be less than 100 % "
+            "(leave it out: everybody comes after the last step by itself)"
+        ),
     ),
     (
         "strategy: {canary: {steps: [{hold: 1m}]}}",
-        "strategy.canary.steps[0].share: line 6: is missing "
-        "(share of users on the new release, 0.01% to less than 100%, for example share: 5%)",
+        (
+            "strategy.canary.steps[0].share: line 6: is missing "
+            "(share of users on the new release, 0.01% to less than 100%, for example share: 5%)"
+        ),
     ),
     (
         "strategy: {canary: {every: soon}}",
         "strategy.canary.every: line 6: should be a duration such as 2m, or manual, not 'soon'",
     ),
-    ("strategy: {canary: {analysis: x}}", "strategy.canary.analysis: line 6: is not in this version of Tidegate (remove it)"),
+    (
+        "strategy: {canary: {analysis: x}}",
+        "strategy.canary.analysis: line 6: is not in this version of Tidegate (remove it)",
+    ),
     ("approve: manual", "approve: line 6: is not in this version of Tidegate (remove it)"),
     ("verify: ./smoke", "verify: line 6: is not in this version of Tidegate (remove it)"),
     ("secrets: [A]", "secrets: line 6: is not in this version of Tidegate (remove it)"),
@@ -177,18 +224,25 @@ IN_ENVIRONMENT = [
     ('config: {A: "a\\0b"}', "config.A: line 6: should be text without NUL characters"),
     (
         "config: {my-key: x}",
-        "config.my-key: line 6: should be the name of a variable: letters, digits and _, such as LOG_LEVEL, "
-        "not 'my-key'",
+        (
+            "config.my-key: line 6: should be the name of a variable: letters, digits and _, "
+            "such as LOG_LEVEL, "
+            "not 'my-key'"
+        ),
     ),
     (
         "config: {PORT: 80}",
-        "config.PORT: line 6: PORT is set by Tidegate: it is the port that the instance must listen on "
-        "(use another name)",
+        (
+            "config.PORT: line 6: PORT is set by Tidegate: it is the port that the instance must listen on "
+            "(use another name)"
+        ),
     ),
     (
         "config: {TIDEGATE_X: 1}",
-        "config.TIDEGATE_X: line 6: TIDEGATE_X is set by Tidegate: names that begin with TIDEGATE_ are "
-        "Tidegate's own (use another name)",
+        (
+            "config.TIDEGATE_X: line 6: TIDEGATE_X is set by Tidegate: names that begin with TIDEGATE_ are "
+            "Tidegate's own (use another name)"
+        ),
     ),
     ("services: {wep: {}}", "services.wep: line 6: there is no service wep (did you mean web?)"),
     ("services: {db: {}}", "services.db: line 6: there is no service db (name a key of services)"),
@@ -199,7 +253,9 @@ IN_ENVIRONMENT = [
 ]
 
 
-@pytest.mark.parametrize(("written", "expected"), IN_ENVIRONMENT, ids=[written for written, _ in IN_ENVIRONMENT])
+@pytest.mark.parametrize(
+    ("written", "expected"), IN_ENVIRONMENT, ids=[written for written, _ in IN_ENVIRONMENT]
+)
 def test_mistake_in_an_environment(written: str, expected: str) -> None:
     """One mistake in an environment gives exactly one line."""
     assert mistakes(with_environments(f"test: {{{written}}}")) == [f"environments.test.{expected}"]
@@ -231,7 +287,11 @@ def test_mistake_in_the_whole_file(text: str, expected: str) -> None:
 
 SYNTAX = [
     ("app: a\nservices: *\n", 2, 'a value that begins with * needs quotes: "*"'),
-    ("app: a\n\tb: c\n", 2, "indent with spaces, not with tabs; a value that begins with @, ` or % needs quotes"),
+    (
+        "app: a\n\tb: c\n",
+        2,
+        "indent with spaces, not with tabs; a value that begins with @, ` or % needs quotes",
+    ),
     ("app: a: b\n", 1, "a value that holds a colon and a space needs quotes"),
     ('app: "x\n', 2, "check indentation, colons and quotes on this line and the one before"),
 ]
@@ -249,10 +309,14 @@ def test_nothing_of_the_file_is_there() -> None:
     """What must be there is named, each with an example."""
     assert mistakes("{}") == [
         "app: line 1: is missing (name of the app, for example app: shop)",
-        "artifact: line 1: is missing "
-        "(what is built and shipped, for example artifact: {build: make dist, package: dist/})",
-        "services: line 1: is missing "
-        "(the parts of the app that run, by name, for example services: {web: {run: ./bin/web}})",
+        (
+            "artifact: line 1: is missing "
+            "(what is built and shipped, for example artifact: {build: make dist, package: dist/})"
+        ),
+        (
+            "services: line 1: is missing "
+            "(the parts of the app that run, by name, for example services: {web: {run: ./bin/web}})"
+        ),
     ]
 
 
@@ -302,13 +366,19 @@ def test_keys_written_twice() -> None:
 
 def test_merge_keys_and_tags() -> None:
     """What only YAML itself understands is refused with another way to write it."""
-    text = with_environments("a: {config: &c {A: x}}\nb: {<<: {}, config: !!map {B: !!python/name:os.system y}}")
+    text = with_environments(
+        "a: {config: &c {A: x}}\nb: {<<: {}, config: !!map {B: !!python/name:os.system y}}"
+    )
     assert mistakes(text) == [
-        'environments.b."<<": line 7: there is no such key '
-        "(keys cannot be merged: write them out, or use an alias for a whole value)",
+        (
+            'environments.b."<<": line 7: there is no such key '
+            "(keys cannot be merged: write them out, or use an alias for a whole value)"
+        ),
         "environments.b.config: line 7: should have no tag (tag:yaml.org,2002:map) (write the value alone)",
-        "environments.b.config.B: line 7: should have no tag (tag:yaml.org,2002:python/name:os.system) "
-        "(write the value alone)",
+        (
+            "environments.b.config.B: line 7: should have no tag (tag:yaml.org,2002:python/name:os.system) "
+            "(write the value alone)"
+        ),
     ]
 
 
@@ -344,8 +414,10 @@ def test_needing_a_worker() -> None:
         mailer: {run: x, port: false}
     """)
     assert mistakes(text) == [
-        "services.web.needs: line 4: mailer has no port, so that nothing can call it "
-        "(remove `port: false` of mailer, or mailer from needs: workers come last anyway)"
+        (
+            "services.web.needs: line 4: mailer has no port, so that nothing can call it "
+            "(remove `port: false` of mailer, or mailer from needs: workers come last anyway)"
+        )
     ]
 
 
@@ -357,8 +429,10 @@ def test_hosts_given_twice_in_an_environment() -> None:
     """)
     text += "environments: {test: {services: {web: {route: []}, api: {route: []}}}, production: {}}\n"
     assert mistakes(text) == [
-        "services.api.route: line 5: a.example already leads to web "
-        "(a host leads to one service: use another host name)"
+        (
+            "services.api.route: line 5: a.example already leads to web "
+            "(a host leads to one service: use another host name)"
+        )
     ]
 
 
@@ -375,12 +449,19 @@ def test_hosts_shared_by_environments() -> None:
           production: {}
     """)
     assert mistakes(text) == [
-        "environments.test.services.web.route: line 7: a.example is the host of web in production, too "
-        "(each environment needs its own host, such as test.a.example; [] for none)",
-        "environments.test.services.api.route: line 7: * is the host of api in production, too "
-        "(each environment needs its own host; [] for none)",
-        "environments.staging.services.web.route: line 10: a.example is the host of web in production, too "
-        "(each environment needs its own host, such as staging.a.example; [] for none)",
+        (
+            "environments.test.services.web.route: line 7: a.example is the host of web in production, too "
+            "(each environment needs its own host, such as test.a.example; [] for none)"
+        ),
+        (
+            "environments.test.services.api.route: line 7: * is the host of api in production, too "
+            "(each environment needs its own host; [] for none)"
+        ),
+        (
+            "environments.staging.services.web.route: line 10: a.example is the host of web "
+            "in production, too "
+            "(each environment needs its own host, such as staging.a.example; [] for none)"
+        ),
     ]
 
 
@@ -389,8 +470,11 @@ def test_link_variables_are_taken() -> None:
     text = with_services("web: {run: x, needs: user-api}\nuser-api: {run: x}")
     text += "environments: {production: {config: {USER_API_URL: x, WEB_URL: x}}}\n"
     assert mistakes(text) == [
-        "environments.production.config.USER_API_URL: line 6: USER_API_URL is set by Tidegate: it is the address "
-        "of user-api, of the same release (use another name)"
+        (
+            "environments.production.config.USER_API_URL: line 6: USER_API_URL is set by "
+            "Tidegate: it is the address "
+            "of user-api, of the same release (use another name)"
+        )
     ]
 
 
@@ -405,7 +489,7 @@ def test_ten_mistakes() -> None:
     text = text_of("""
         app: My Shop
         artifact:
-          build: make && make dist
+          build: make deps && make dist
           image: .
         services:
           web:
@@ -422,18 +506,29 @@ def test_ten_mistakes() -> None:
           production:
             strategy:
               canary: {steps: [5%, 1%]}
+            config: {PORT: 80}
     """)
     assert [line.split(" (", 1)[0] for line in mistakes(text)] == [
-        "app: line 1: should be a name: a small letter, then small letters, digits and -, at most 40, not 'My Shop'",
+        (
+            "app: line 1: should be a name: a small letter, then small letters, digits and "
+            "-, at most 40, not 'My Shop'"
+        ),
         "artifact.package: line 2: is missing",
-        "artifact.build: line 3: has '&&' in it, which only a shell understands",
         "artifact.image: line 4: is not in this version of Tidegate",
         "services.web.needs: line 8: there is no service apii",
         "services.web.health: line 9: should be a path such as /healthz, not 'healthz'",
         "services.web.instance: line 10: there is no such key",
         "services.api.drain: line 13: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '30'",
         "environments.test.verify: line 16: is not in this version of Tidegate",
-        "environments.production.strategy.canary.steps[1]: line 19: should be more than the step before it, 5%",
+        (
+            "environments.production.strategy.canary.steps[1]: line 19: should be more than "
+            "the step before it, 5%"
+        ),
+        (
+            "environments.production.config.PORT: line 20: PORT is set by Tidegate: it is "
+            "the port that the instance "
+            "must listen on"
+        ),
     ]
 
 
@@ -458,5 +553,7 @@ def test_wrong_steps_bring_no_other_mistakes() -> None:
 
 def test_the_heading_counts() -> None:
     """The whole error says how many mistakes there are, each on a line of its own."""
-    with pytest.raises(ManifestError, match=r"^tidegate.yaml has 3 mistakes:\n  app: .*\n  artifact: .*\n  services: "):
+    with pytest.raises(
+        ManifestError, match=r"^tidegate.yaml has 3 mistakes:\n  app: .*\n  artifact: .*\n  services: "
+    ):
         manifest.parse("{}")
