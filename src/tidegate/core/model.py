@@ -16,8 +16,10 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from tidegate.core.reasons import Reason as Reason
-from tidegate.core.reasons import Refusal as Refusal
+from tidegate.core import reasons
+
+Reason = reasons.Reason
+Refusal = reasons.Refusal
 
 #: Exposure is counted in basis points: 10 000 is everybody.
 FULL_EXPOSURE: Final = 10_000

@@ -122,6 +122,16 @@ class Operations:
         self.wake()
         return decision
 
+    def _repeated(self, key: EnvironmentKey, asked: Asked) -> requests.Decision | None:
+        """The answer to a request that was made before under the same idempotency key."""
+        if not asked.key:
+            return None
+        state = self.store.load(key).state
+        if state.pending is not None and state.pending.key == asked.key:
+            return requests.Decision(state=state, no_op=True)
+        record = self.store.rollout_by_request_key(key, asked.key)
+        return requests.Decision(state=state, no_op=True, rollout=record.rollout.id) if record else None
+
     def _request(
         self,
         key: EnvironmentKey,
