@@ -29,8 +29,7 @@ def reconcile(state: EnvironmentState, observed: Observation) -> tuple[Effect, .
 
 
 def _routes(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
-    nothing_yet = state.route.fence == 0 and not any(placement.endpoints for placement in state.placements)
-    if nothing_yet:
+    if routing.nothing_yet(state):
         return ()
     table = routing.route_table(state)
     if observed.routes is not None and routing.agrees(table, observed.routes):
