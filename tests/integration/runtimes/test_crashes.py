@@ -18,8 +18,12 @@ pytestmark = pytest.mark.real
 
 
 @pytest.mark.parametrize(
-    "request_path, words",
-    [("/end?status=3", "exit status 3"), ("/end?status=0", "exit status 0"), ("/die?signal=11", "killed by SIGSEGV")],
+    ("request_path", "words"),
+    [
+        ("/end?status=3", "exit status 3"),
+        ("/end?status=0", "exit status 0"),
+        ("/die?signal=11", "killed by SIGSEGV"),
+    ],
 )
 def test_app_that_ends_is_started_again_on_its_port(world: World, request_path: str, words: str) -> None:
     """An unasked end is counted, described, and answered by a new process at the same address."""
@@ -47,7 +51,8 @@ def test_crash_loop_is_counted_and_slows_down(world: World) -> None:
     """Each failed start counts; between them the wait doubles, so that a loop costs little."""
     world.runtime.apply(world.worker("raise SystemExit(9)"), key="k")
     wait_for(lambda: world.instance().crashes >= 3)
-    seen = wait_for(lambda: (one := world.instance()).state is InstanceState.BACKOFF and one)
+    wait_for(lambda: world.instance().state is InstanceState.BACKOFF)
+    seen = world.instance()
     assert seen.recent_crashes == seen.crashes
     assert (seen.ready, seen.pid, seen.exit) == (False, None, "exit status 9")
     state = json.loads((world.instance_folder(world.group()) / "state.json").read_bytes())
@@ -56,7 +61,7 @@ def test_crash_loop_is_counted_and_slows_down(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "run, words",
+    ("run", "words"),
     [
         (("./bin/missing",), "cannot start ./bin/missing: no such file in the package"),
         (("no-such-program-anywhere",), "cannot start no-such-program-anywhere: no such program on PATH"),
@@ -124,7 +129,7 @@ def test_signal_to_the_shim_alone_stops_nothing(world: World, number: signal.Sig
 
 
 def test_app_goes_on_without_its_shim_and_is_adopted(world: World) -> None:
-    """The app of a killed shim is still seen and serves; apply gives it a new shim, which restarts it later."""
+    """The app of a killed shim is seen and serves; apply gives it a new shim, which restarts it later."""
     group = world.group()
     before = world.start(group)
     world.kill_shim(group)

@@ -38,7 +38,8 @@ if os.environ.get("IGNORE_TERM"):
 
 def daemonise(args):
     """A grandchild in a session of its own, whose parent has ended."""
-    code = "import os,sys,time; os.setsid(); pid=os.fork(); pid and (print(pid,flush=True), os._exit(0)); os.close(1); time.sleep(300)"
+    code = "import os,sys,time; os.setsid(); pid=os.fork(); pid and (print(pid,flush=True), os._exit(0))"
+    code += "; os.close(1); time.sleep(300)"
     environ = {} if args.get("bare") else dict(os.environ)
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ)
     return int(done.stdout)
@@ -82,10 +83,12 @@ def forks(args):
 
 DOINGS = {
     "/env": lambda args: dict(os.environ),
-    "/who": lambda args: {"status": open("/proc/self/status").read(), "groups": os.getgroups(), "cwd": os.getcwd(),
-                          "limits": open("/proc/self/limits").read(), "files": sorted(os.listdir("/proc/self/fd")),
-                          "oom": open("/proc/self/oom_score_adj").read(), "umask": os.umask(0o022),
-                          "session": os.getsid(0), "stdin": os.readlink("/proc/self/fd/0")},
+    "/who": lambda args: {
+        "status": open("/proc/self/status").read(), "limits": open("/proc/self/limits").read(),
+        "groups": os.getgroups(), "cwd": os.getcwd(), "files": sorted(os.listdir("/proc/self/fd")),
+        "oom": open("/proc/self/oom_score_adj").read(), "umask": os.umask(0o022),
+        "session": os.getsid(0), "stdin": os.readlink("/proc/self/fd/0"),
+    },
     "/daemonise": daemonise, "/open": attempt, "/say": say, "/die": die, "/end": end,
     "/allocate": allocate, "/forks": forks,
     "/health": lambda args: state.update(health=int(args["status"])),
@@ -222,7 +225,7 @@ class World:
     def ask(self, path: str, index: int = 0) -> Any:
         """What the sample server answers."""
         url = f"http://127.0.0.1:{self.instance(index).port}{path}"
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=10) as answer:
             return json.load(answer)
 
     # --- harming ---
@@ -284,9 +287,8 @@ time.sleep(300)
 def start_control_plane(world: World, *, count: int = 1) -> subprocess.Popen[bytes]:
     """Another process that owns a runtime on the same folder, and has called `apply`."""
     root = Path(__file__).parents[3]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", CONTROL_PLANE, str(world.folder), str(count)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"},
     )
-    return process
