@@ -37,6 +37,8 @@ def start(state: EnvironmentState, request: RolloutRequest, *, supersede: bool =
     repeated = _same_key(state, request)
     if repeated is not None:
         return Decision(state=state, no_op=True, rollout=repeated)
+    if request.key and state.pending is not None and state.pending.key == request.key:
+        return Decision(state=state, no_op=True)
     current = state.rollout
     if current is None:
         return _begin(state, request)
@@ -55,7 +57,8 @@ def start(state: EnvironmentState, request: RolloutRequest, *, supersede: bool =
 
 def _supersede(state: EnvironmentState, current: model.Rollout, request: RolloutRequest) -> Decision:
     waiting = replace(state, pending=request)
-    detail = f"superseded by r{request.release}, asked for by {request.by or 'somebody'}"
+    waited = f", as is r{state.pending.release}, which waited" if state.pending else ""
+    detail = f"superseded by r{request.release}, asked for by {request.by or 'somebody'}{waited}"
     if current.phase is Phase.ABORTING:
         return Decision(state=waiting, events=(_event(current, Reason.SUPERSEDED, detail),))
     aborted = advance.abort(waiting, current, Reason.SUPERSEDED, detail)
@@ -72,12 +75,20 @@ def _begin(state: EnvironmentState, request: RolloutRequest) -> Decision:
 
 
 def abort(state: EnvironmentState, *, by: str, rollout: int | None = None) -> Decision:
-    """Send everybody back to the release that was live. Aborting an abort is a no-op."""
+    """Send everybody back to the release that was live. Aborting an abort is a no-op.
+
+    Without `rollout`, whatever goes on is meant: a request that waits for the abort is withdrawn.
+    """
+    _refuse_if_halted(state)
     current = _current(state, rollout)
-    if current.phase is Phase.ABORTING:
+    if current.phase is not Phase.ABORTING:
+        outcome = advance.abort(state, current, Reason.USER_ABORT, f"by {by or 'somebody'}")
+        return Decision(state=outcome.state, events=outcome.events, rollout=current.id)
+    if state.pending is None or rollout is not None:
         return Decision(state=state, no_op=True, rollout=current.id)
-    outcome = advance.abort(state, current, Reason.USER_ABORT, f"by {by or 'somebody'}")
-    return Decision(state=replace(outcome.state, pending=None), events=outcome.events, rollout=current.id)
+    detail = f"r{state.pending.release}, which waited, was withdrawn by {by or 'somebody'}"
+    withdrawn = _event(current, Reason.USER_ABORT, detail)
+    return Decision(state=replace(state, pending=None), events=(withdrawn,), rollout=current.id)
 
 
 def pause(state: EnvironmentState, *, by: str, rollout: int | None = None) -> Decision:
@@ -97,17 +108,20 @@ def resume(state: EnvironmentState, *, by: str, rollout: int | None = None) -> D
 
 
 def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: int | None = None) -> Decision:
-    """Skip the rest of this stage's hold time; with `full`, all stages up to full exposure."""
+    """Skip the rest of this stage's hold time; with `full`, all stages up to full exposure.
+
+    When full exposure is committed already, there is nothing to skip: a pause ends, else it is a no-op.
+    """
     current = _steerable(state, rollout)
-    if current.phase is Phase.FINISHING:
-        return Decision(state=state, no_op=True, rollout=current.id)
+    last = len(current.strategy.stages) - 1
+    if current.phase is Phase.FINISHING or (current.phase is Phase.SHIFTING and current.stage == last):
+        return resume(state, by=by, rollout=rollout)
     if current.phase in (Phase.QUEUED, Phase.STARTING):
         _refuse(
             Refusal.STALE,
             f"Rollout #{current.id} is still {current.phase}: nobody is exposed, so no stage can end.",
             "Promote when its instances are ready.",
         )
-    last = len(current.strategy.stages) - 1
     target = last if full else min(current.stage + 1, last)
     outcome = advance.go_to_stage(state, current, target, Reason.PROMOTED, f"by {by or 'somebody'}")
     return Decision(state=outcome.state, events=outcome.events, rollout=current.id)
@@ -116,8 +130,9 @@ def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: in
 def rollback_target(
     state: EnvironmentState, history: tuple[model.Rollout, ...], to: int | None
 ) -> RolloutRequest:
-    """What was live: the release asked for, else the one before this one, with its configuration as it was.
+    """The request that made live what is asked for: that release, else the one before this one.
 
+    Its release, spec and strategy are what to go back to; kind, key, salt, links and asker are of then.
     `history`: rollouts of this environment, newest first. Raises RefusedError when there is none.
     """
     live = state.live
@@ -146,20 +161,26 @@ def _steered(state: EnvironmentState, rollout: model.Rollout, reason: Reason, by
 
 
 def _current(state: EnvironmentState, rollout: int | None) -> model.Rollout:
-    current = state.rollout
-    if current is None or (rollout is not None and rollout != current.id):
-        ended = state.last
-        if ended is not None and rollout in (None, ended.id):
-            _refuse(
-                Refusal.ENDED if rollout is not None else Refusal.NO_ROLLOUT,
-                f"No rollout is in progress in {state.key}; the last, #{ended.id} of "
-                f"r{ended.request.release}, {ended.phase} ({ended.reason}).",
-                "`tide rollback` goes back from a rollout that has succeeded.",
-            )
+    current, ended = state.rollout, state.last
+    if current is not None and rollout in (None, current.id):
+        return current
+    if current is not None:
         _refuse(
-            Refusal.NO_ROLLOUT, f"No rollout is in progress in {state.key}.", "`tide history` shows what was."
+            Refusal.ENDED,
+            f"Rollout #{rollout} is not in progress in {state.key}; #{current.id} of "
+            f"r{current.request.release} is ({current.phase}).",
+            "`tide status` shows it, `tide history` shows what was.",
         )
-    return current
+    if ended is not None and rollout in (None, ended.id):
+        _refuse(
+            Refusal.ENDED if rollout is not None else Refusal.NO_ROLLOUT,
+            f"No rollout is in progress in {state.key}; the last, #{ended.id} of "
+            f"r{ended.request.release}, {ended.phase} ({ended.reason}).",
+            "`tide rollback` goes back from a rollout that has succeeded.",
+        )
+    _refuse(
+        Refusal.NO_ROLLOUT, f"No rollout is in progress in {state.key}.", "`tide history` shows what was."
+    )
 
 
 def _steerable(state: EnvironmentState, rollout: int | None) -> model.Rollout:

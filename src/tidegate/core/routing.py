@@ -87,7 +87,7 @@ def routed_slots(route: Route | None) -> tuple[int, ...]:
 
 
 def in_force(route: Route, routes: RouteState) -> bool:
-    """The running router and its boot files hold this route, or a later fence of the same route."""
+    """The running router and its boot files hold exactly this route, with this fence."""
     return routes.route == route and routes.boot is not None and routes.boot.route == route
 
 
