@@ -4,8 +4,8 @@
 
 Level-triggered: it compares, it does not remember. Called again after a crash it asks for what is missing.
 
-- A look that goes back in time counts as none, as in `advance`: a group must not be stopped because the router
-  is seen as it was before the group's servers came.
+- A look that goes back in time counts as none, as in `advance`: a group must not be stopped because the
+  router is seen as it was before the group's servers came.
 - A group is started when what it needs is ready, and only when the runtime could be looked at.
 - A group is stopped only when the running router *and* its boot files are seen without its servers.
 - Groups of placements that the state has given out and forgotten are stopped; those it has never given
@@ -15,7 +15,7 @@ Level-triggered: it compares, it does not remember. Called again after a crash i
 
 from __future__ import annotations
 
-from tidegate.core import model, placements, routing
+from tidegate.core import model, placements, routing, spec
 from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup
 from tidegate.core.model import EnvironmentState, GroupStatus, Observation, Placement, Role
 
@@ -100,7 +100,7 @@ def instance_group(
 ) -> model.InstanceGroup:
     """What the runtime is asked to run."""
     links = {
-        f"{name.upper().replace('-', '_')}_URL": f"http://127.0.0.1:{link.port}"
+        spec.link_variable(name): f"http://127.0.0.1:{link.port}"
         for name in service.needs
         for link in placement.links
         if link.service == name and link.slot == placement.slot
