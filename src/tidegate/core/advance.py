@@ -44,14 +44,14 @@ TICK_MAX_S: Final = 1.0
 CRASH_LIMIT: Final = 3
 #: How long all instances of an incoming service may be unready before the rollout is aborted.
 UNREADY_LIMIT_S: Final = 3.0
-#: How long a service of the stable release must have had no ready instance before the fix may go to all. One that
-#: starts without having crashed (the host has booted) gets its whole `ready_timeout_s`: a canary that is up first
-#: must not win everybody by that.
+#: How long a service of the stable release must have had no ready instance before the fix may go to all.
+#: One that starts without having crashed (the host has booted) gets its whole `ready_timeout_s`: a canary
+#: that is up first must not win everybody by that.
 STABLE_DOWN_LIMIT_S: Final = 3.0
 #: How long an exposure or a finish may take to be seen in force.
 STUCK_LIMIT_S: Final = 60.0
-#: Part of its healthy time that a stage may spend unseen or unhealthy on top of that: in a hold of a day, looks
-#: that fail now and then add up to more than any fixed limit.
+#: Part of its healthy time that a stage may spend unseen or unhealthy on top of that: in a hold of a day,
+#: looks that fail now and then add up to more than any fixed limit.
 STUCK_SHARE: Final = 0.1
 
 
@@ -378,7 +378,7 @@ def _overdue(
 def _watch_readiness(
     state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float
 ) -> Outcome:
-    """Compare with the stable release: an outage of both is nobody's verdict; a dead stable lets the fix out."""
+    """Compare with stable: an outage of both is nobody's verdict, a dead stable lets the fix out."""
     incoming, live, groups = state.placement(rollout.placement), state.live, observed.groups
     if incoming is None or groups is None:
         return Outcome(state=state)

@@ -85,7 +85,7 @@ def with_endpoints(state: EnvironmentState, observed: Observation) -> Environmen
 
 
 def with_crash_baselines(state: EnvironmentState, observed: Observation) -> EnvironmentState:
-    """A baseline follows crash counters that began anew (a host that booted again), or it would forgive too many."""
+    """A baseline follows counters that began anew (the host has booted), or it would forgive too many."""
     if observed.groups is None:
         return state
     for placement in state.placements:
@@ -179,7 +179,7 @@ def not_ready(state: EnvironmentState, placement: Placement, observed: Observati
 
 
 def service_without_ready(placement: Placement, groups: Groups) -> str | None:
-    """A service with traffic of which no instance is ready. A process that was not asked yet counts as ready."""
+    """A service with traffic of which no instance is ready. A process not asked yet counts as ready."""
     for service in placement.spec.services:
         seen = group(placement, service.name, groups) if service.serves else None
         if service.serves and (seen is None or all(_is_down(instance) for instance in seen.instances)):

@@ -8,7 +8,6 @@ Neighbours: `web.api` calls these through the engine; `advance` carries the roll
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from tidegate import errors
 from tidegate.core import advance, model, strategy
@@ -46,7 +45,7 @@ def start(state: EnvironmentState, request: RolloutRequest, *, supersede: bool =
     if same and current.phase is not Phase.ABORTING:
         return Decision(state=state, no_op=True, rollout=current.id)
     if not supersede:
-        _refuse(
+        raise _refused(
             Refusal.BUSY,
             f"Rollout #{current.id} of r{current.request.release} by {current.request.by or 'somebody'} "
             f"is in progress in {state.key} ({current.phase}).",
@@ -117,7 +116,7 @@ def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: in
     if current.phase is Phase.FINISHING or (current.phase is Phase.SHIFTING and current.stage == last):
         return resume(state, by=by, rollout=rollout)
     if current.phase in (Phase.QUEUED, Phase.STARTING):
-        _refuse(
+        raise _refused(
             Refusal.STALE,
             f"Rollout #{current.id} is still {current.phase}: nobody is exposed, so no stage can end.",
             "Promote when its instances are ready.",
@@ -143,12 +142,12 @@ def rollback_target(
         if past.release == to or (to is None and (live is None or past.release != live.release)):
             return past
     if to is not None:
-        _refuse(
+        raise _refused(
             Refusal.NOT_KEPT,
             f"r{to} was never live in {state.key}, so there is nothing to go back to.",
             f"`tide history` shows what was; `tide deploy --release r{to}` goes there as a new rollout.",
         )
-    _refuse(
+    raise _refused(
         Refusal.NOTHING_TO_GO_BACK_TO,
         f"No other release was ever live in {state.key}.",
         "`tide history` shows what was; `tide deploy` brings a new release.",
@@ -165,20 +164,20 @@ def _current(state: EnvironmentState, rollout: int | None) -> model.Rollout:
     if current is not None and rollout in (None, current.id):
         return current
     if current is not None:
-        _refuse(
+        raise _refused(
             Refusal.ENDED,
             f"Rollout #{rollout} is not in progress in {state.key}; #{current.id} of "
             f"r{current.request.release} is ({current.phase}).",
             "`tide status` shows it, `tide history` shows what was.",
         )
     if ended is not None and rollout in (None, ended.id):
-        _refuse(
+        raise _refused(
             Refusal.ENDED if rollout is not None else Refusal.NO_ROLLOUT,
             f"No rollout is in progress in {state.key}; the last, #{ended.id} of "
             f"r{ended.request.release}, {ended.phase} ({ended.reason}).",
             "`tide rollback` goes back from a rollout that has succeeded.",
         )
-    _refuse(
+    raise _refused(
         Refusal.NO_ROLLOUT, f"No rollout is in progress in {state.key}.", "`tide history` shows what was."
     )
 
@@ -187,7 +186,7 @@ def _steerable(state: EnvironmentState, rollout: int | None) -> model.Rollout:
     _refuse_if_halted(state)
     current = _current(state, rollout)
     if current.phase is Phase.ABORTING:
-        _refuse(
+        raise _refused(
             Refusal.ENDED,
             f"Rollout #{current.id} is being aborted ({current.reason}); it cannot be steered any more.",
             "Deploy again when it has gone home.",
@@ -202,15 +201,15 @@ def _same_key(state: EnvironmentState, request: RolloutRequest) -> int | None:
 
 def _refuse_if_halted(state: EnvironmentState) -> None:
     if state.halted:
-        _refuse(
+        raise _refused(
             Refusal.HALTED,
             f"{state.key} is observed only: {state.halted}.",
             "Put the newer state back, or move what runs away by hand; Tidegate touches nothing until then.",
         )
 
 
-def _refuse(reason: Refusal, message: str, hint: str) -> NoReturn:
-    raise errors.RefusedError(message, reason=reason.value, hint=hint)
+def _refused(reason: Refusal, message: str, hint: str) -> errors.RefusedError:
+    return errors.RefusedError(message, reason=reason.value, hint=hint)
 
 
 def _event(rollout: model.Rollout, reason: Reason, detail: str) -> Event:

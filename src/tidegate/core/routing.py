@@ -117,7 +117,7 @@ def servers_up(routes: RouteState, *, service: str, slot: int) -> int:
 
 
 def nothing_yet(state: model.EnvironmentState) -> bool:
-    """The router need not know the environment: no route was ever committed, and there is nobody to route to."""
+    """The router need not know the environment: no route was committed, and there is nobody to route to."""
     return state.route.fence == 0 and not any(placement.endpoints for placement in state.placements)
 
 
