@@ -89,25 +89,22 @@ def _quota_us(cpus: float) -> int:
 # --- what there is ------------------------------------------------------------------------------------
 
 
-def detect(
-    *, mounts: str = "/proc/self/mounts", membership: str = "/proc/self/cgroup", create: bool = True
-) -> Hierarchies:
-    """Find and, unless told not to, make Tidegate's own folder in each hierarchy that lets us."""
+def detect(*, mounts: str = "/proc/self/mounts", membership: str = "/proc/self/cgroup") -> Hierarchies:
+    """Find, and make, Tidegate's own folder in each hierarchy that lets us."""
     own = _membership(membership)
     unified, controllers = None, frozenset[str]()
     legacy: dict[str, Path] = {}
     for mount, kind, options in _mounts(mounts):
         if kind == "cgroup2" and unified is None:
-            for base in _bases(mount, own.get("", "/")):
-                controllers = _delegate(base) if create else frozenset()
-                unified = _subfolder(base, create=create)
-                if unified is not None:
-                    controllers &= _delegate(unified)
-                    break
+            # The kernel switches controllers on only below a group without processes of its own, so the
+            # group that this process is in rarely is the one.
+            base = max(_bases(mount, own.get("", "/")), key=lambda base: len(_delegate(base)))
+            unified = _subfolder(base)
+            controllers = frozenset() if unified is None else _delegate(base) & _delegate(unified)
         elif kind == "cgroup":
             for controller in options & frozenset(_CONTROLLERS):
                 bases = _bases(mount, own.get(controller, "/"))
-                folder = next((made for base in bases if (made := _subfolder(base, create=create))), None)
+                folder = next((made for base in bases if (made := _subfolder(base))), None)
                 if folder is not None:
                     legacy[controller] = folder
     ordered = tuple(
@@ -137,15 +134,15 @@ def _membership(path: str) -> dict[str, str]:
 
 
 def _bases(mount: Path, own: str) -> list[Path]:
+    """Our own group, the one above it, the root of the hierarchy."""
     inside = mount / own.lstrip("/")
-    return [inside] if inside == mount else [inside, mount]
+    return [inside] if inside == mount else list(dict.fromkeys([inside, inside.parent, mount]))
 
 
-def _subfolder(base: Path, *, create: bool) -> Path | None:
+def _subfolder(base: Path) -> Path | None:
     folder = base / "tidegate"
     try:
-        if create:
-            folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None

@@ -25,7 +25,7 @@ from typing import IO, cast
 
 from tidegate import errors
 from tidegate.core import model
-from tidegate.runtimes import accounts, instances
+from tidegate.runtimes import accounts, instances, procfs
 from tidegate.runtimes import plan as plans
 
 SHIM = Path(__file__).with_name("shim.py")
@@ -48,6 +48,7 @@ def environment(
     found = {"PATH": os.defpath}
     found |= {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}
     found |= dict(group.environment)
+    found.pop(procfs.CHECK_MARK, None)
     found |= {
         "HOST": "127.0.0.1",
         "HOME": data,

@@ -148,8 +148,8 @@ class ProcessRuntime:
             port = seen.spec.port
             if port is None or seen.app is not None or launching.port_is_free(port, own=True):
                 return port
-        port = None
-        if group.serves:
+        port = _port_of(seen.app) if seen is not None and seen.app is not None else None
+        if group.serves and port is None:
             candidates, last = self._settings.candidates, self._layout.last_port
             port = launching.choose_port(last, candidates, self._taken_ports())
         if seen is None:
@@ -457,6 +457,12 @@ def _exit(seen: instances.Look) -> str:
     return state["exit"] if seen.shim is not None else "ended while its shim was away: how is unknown"
 
 
+def _port_of(app: procfs.Identity) -> int | None:
+    """The port that a living app was started with, for an instance whose spec is lost."""
+    port = procfs.environment(app.pid).get("PORT", "")
+    return int(port) if port.isdecimal() else None
+
+
 def _anonymous(key: model.EnvironmentKey, placement: int, service: str) -> model.InstanceGroup:
     """A stand-in for a group whose spec cannot be read: enough to stop it."""
     return model.InstanceGroup(
@@ -488,9 +494,7 @@ def _barrier(target: Path, account: accounts.Account) -> Path | None:
 
 def _check_limits() -> ports.Finding:
     name = "process runtime: limits"
-    hierarchies = cgroups.detect(create=os.geteuid() == 0)
-    every = model.Limits(memory_bytes=1, cpus=1.0, processes=1)
-    missing = hierarchies.unenforced(every)
+    missing = cgroups.detect().unenforced(model.Limits(memory_bytes=1, cpus=1.0, processes=1))
     if not missing:
         return ports.Finding(name=name, ok=True, detail="memory, CPU and number of processes are enforced")
     return ports.Finding(

@@ -81,6 +81,8 @@ class Shim:
         self.folder = plan["folder"]
         self.boot = procfs.boot_id()
         self.output = output.open_for_append(f"{self.folder}/{plans.OUTPUT}")
+        #: Whose processes the instance's may be: one that is adopted may be of a user of before.
+        self.users: set[int | None] = {os.geteuid() if plan["user"] is None else plan["user"]}
         self.app: procfs.Identity | None = None
         self.child = False
         self.handle: int | None = None
@@ -128,6 +130,7 @@ class Shim:
             os.close(handle)
             return False
         self.app, self.child, self.handle = app, False, handle
+        self.users.add(procfs.owner(app.pid))
         return True
 
     def _make_control_groups(self) -> None:
@@ -197,11 +200,13 @@ class Shim:
         failure_read, failure_write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(gate_write)
-            os.setsid()
-            if os.read(gate_read, 1) != b"1":  # the shim died before it could note our pid
+            try:
+                os.close(gate_write)
+                os.setsid()
+                if os.read(gate_read, 1) == b"1":  # else the shim died before it could note our pid
+                    start.become(self.plan, output=self.output, failure=failure_write)
+            finally:
                 os._exit(127)
-            start.become(self.plan, output=self.output, failure=failure_write)
         os.close(gate_read)
         os.close(failure_write)
         born = procfs.stat(pid)
@@ -275,9 +280,8 @@ class Shim:
 
     def _candidates(self) -> list[procfs.Stat]:
         """Processes that may be signalled at all: never this one, never another user's."""
-        user = os.geteuid() if self.plan["user"] is None else self.plan["user"]
         others = (one for one in procfs.every() if one.identity.pid != os.getpid())
-        return [one for one in others if procfs.owner(one.identity.pid) == user]
+        return [one for one in others if procfs.owner(one.identity.pid) in self.users]
 
     def members(self) -> list[procfs.Stat]:
         """All living processes of the instance: its session, its descendants, those marked as it."""

@@ -44,6 +44,7 @@ def adopt_orphans() -> None:
 
 def become(plan: plans.Plan, *, output: int, failure: int) -> NoReturn:
     """Turn this freshly forked process into the app. `failure`: a pipe that gets the reason if that fails."""
+    name = plan["arguments"][0] if plan["arguments"] else "nothing: the command is empty"
     try:
         _detach(plan, output)
         _drop_rights(plan)
@@ -53,7 +54,7 @@ def become(plan: plans.Plan, *, output: int, failure: int) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
         text = f"{type(error).__name__}: {error}"
     with contextlib.suppress(OSError):
-        os.write(failure, f"cannot start {plan['arguments'][0]}: {text}".encode(errors="replace"))
+        os.write(failure, f"cannot start {name}: {text}".encode(errors="replace"))
     os._exit(127)
 
 

@@ -184,6 +184,23 @@ def test_app_is_found_by_its_marks_when_the_state_is_damaged(world: World) -> No
     assert not alive(before.pid or 0)
 
 
+def test_app_of_a_damaged_spec_is_adopted_at_its_port(world: World) -> None:
+    """The port that is written down again is the one that the living app has."""
+    group = world.group()
+    before = world.start(group)
+    world.kill_shim(group)
+    (world.instance_folder(group) / "spec.json").write_bytes(b"{")
+    world.runtime.apply(group, key="adopt")
+    wait_for(lambda: world.ready(group))
+    assert (world.instance().pid, world.instance().port) == (before.pid, before.port)
+
+
+def test_empty_command_is_told(world: World) -> None:
+    """A group without a command is an instance that cannot start, with the reason."""
+    world.runtime.apply(world.worker("", run=()), key="k")
+    assert "the command is empty" in world.instance().exit
+
+
 def test_stranger_with_the_pid_is_neither_taken_for_ours_nor_killed(world: World) -> None:
     """A pid that was given to another process is told apart by its start time, whatever is done then."""
     group = world.group()
