@@ -347,9 +347,9 @@ def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observa
         late = _overdue(state, rollout, incoming, observed)
         if late is not None:
             return abort(state, rollout, *late)
-    if rollout.phase in (Phase.STARTING, Phase.QUEUED) or observed.groups is None:
+    if rollout.phase is Phase.STARTING:
         return Outcome(state=state)
-    return _watch_readiness(state, rollout, observed, dt_s)
+    return _watch_readiness(state, rollout, incoming, observed, dt_s)
 
 
 def _overdue(
@@ -376,30 +376,29 @@ def _overdue(
 
 
 def _watch_readiness(
-    state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float
+    state: EnvironmentState, rollout: Rollout, incoming: Placement, observed: Observation, dt_s: float
 ) -> Outcome:
     """Compare with stable: an outage of both is nobody's verdict, a dead stable lets the fix out."""
-    incoming, live, groups = state.placement(rollout.placement), state.live, observed.groups
-    if incoming is None or groups is None:
+    groups, live = observed.groups, state.live
+    if groups is None:
         return Outcome(state=state)
     unready = placements.service_without_ready(incoming, groups)
-    stable_unready = placements.service_without_ready(live, groups) if live else None
-    both = unready is not None and stable_unready is not None
+    dead = placements.service_without_ready(live, groups) if live else None
     watched = replace(
         rollout,
-        unready_s=rollout.unready_s + dt_s if unready and not both else 0.0,
-        stable_down_s=rollout.stable_down_s + dt_s if stable_unready and not unready else 0.0,
+        unready_s=rollout.unready_s + dt_s if unready and not dead else 0.0,
+        stable_down_s=rollout.stable_down_s + dt_s if dead and not unready else 0.0,
     )
     state = replace(state, rollout=watched)
-    if watched.unready_s >= UNREADY_LIMIT_S:
-        detail = f"no instance of {unready} has been ready for {watched.unready_s:.0f} s"
+    if unready and watched.unready_s >= UNREADY_LIMIT_S:
+        detail = f"no instance of {unready.name} has been ready for {watched.unready_s:.0f} s"
         return abort(state, watched, Reason.ALL_UNREADY, detail)
-    if live is None or stable_unready is None or rollout.phase is not Phase.HOLDING or rollout.paused:
+    if live is None or dead is None or rollout.phase is not Phase.HOLDING or rollout.paused:
         return Outcome(state=state)
-    limit_s = max(STABLE_DOWN_LIMIT_S, placements.boot_limit_s(live, stable_unready, groups))
+    limit_s = max(STABLE_DOWN_LIMIT_S, placements.boot_limit_s(live, dead, groups))
     if watched.stable_down_s < limit_s or not placements.serves_at_all(incoming, observed):
         return Outcome(state=state)
-    detail = f"no instance of {stable_unready} at r{live.release} is ready, r{incoming.release} is"
+    detail = f"no instance of {dead.name} at r{live.release} is ready, r{incoming.release} is"
     return go_to_stage(state, watched, len(watched.strategy.stages) - 1, Reason.FAST_FORWARD, detail)
 
 

@@ -178,12 +178,12 @@ def not_ready(state: EnvironmentState, placement: Placement, observed: Observati
     return ", ".join(waiting) or "the router has not seen the instances up"
 
 
-def service_without_ready(placement: Placement, groups: Groups) -> str | None:
+def service_without_ready(placement: Placement, groups: Groups) -> model.ServiceSpec | None:
     """A service with traffic of which no instance is ready. A process not asked yet counts as ready."""
     for service in placement.spec.services:
         seen = group(placement, service.name, groups) if service.serves else None
         if service.serves and (seen is None or all(_is_down(instance) for instance in seen.instances)):
-            return service.name
+            return service
     return None
 
 
@@ -192,14 +192,12 @@ def _is_down(instance: model.InstanceStatus) -> bool:
     return instance.ready is False or instance.state in without_process
 
 
-def boot_limit_s(placement: Placement, name: str, groups: Groups) -> float:
+def boot_limit_s(placement: Placement, service: model.ServiceSpec, groups: Groups) -> float:
     """How long a service without a ready instance may still be on its way up: 0 if it crashed or hangs.
 
     A host that booted again shows it as absent, ended or starting, without a crash.
     """
-    service, seen = placement.spec.service(name), group(placement, name, groups)
-    if service is None:
-        return 0.0
+    seen = group(placement, service.name, groups)
     on_the_way = (model.InstanceState.STARTING, model.InstanceState.EXITED)
     instances = seen.instances if seen else ()
     booting = not instances or any(i.state in on_the_way and i.recent_crashes == 0 for i in instances)
