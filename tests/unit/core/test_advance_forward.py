@@ -453,3 +453,33 @@ def test_check_by_command_is_trusted_only_when_it_answers() -> None:
     assert rotation(rested) == [False]
     assert rotation(resting(rested, None)) == [False]
     assert rotation(resting(rested, True)) == [True]
+
+
+# --- states that cannot be ------------------------------------------------------------------------
+
+
+def test_full_house_without_anybody_to_evict_waits() -> None:
+    """With neither standby nor retiring placement there is nothing to do, and no error."""
+    scene = environment().live("r1")
+    for release in ("r2", "r3", "r4"):
+        scene = scene.standby(release)
+    full_house = tuple(replace(placement, role=Role.LIVE) for placement in scene.state.placements)
+    state = scene.queued("r5").having(placements=full_house).state
+    assert going(tick(state)).phase is Phase.QUEUED
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if not phase.ended])
+def test_rollout_whose_placement_is_missing_does_not_fall(phase: Phase) -> None:
+    """A damaged state is not made worse: no exposure, no exception."""
+    state = environment().live("r1").incoming("r2", phase=phase).state
+    state = replace(state, placements=state.placements[:1])
+    after = tick(state)
+    assert after.route.exposure_bps <= state.route.exposure_bps
+
+
+def test_exposing_a_placement_that_is_missing_is_an_error() -> None:
+    """Nothing can be exposed that is not there; a caller that asks for it is wrong."""
+    state = environment().live("r1").incoming("r2").state
+    rollout = replace(going(state), placement=99)
+    with pytest.raises(ValueError, match="has no placement to expose"):
+        advance.go_to_stage(state, rollout, 1, Reason.PROMOTED, "by ada")

@@ -313,3 +313,9 @@ def test_orphan_is_stopped_when_the_router_has_no_boot_files() -> None:
     state = environment().live("r1").having(next_id=9).state
     seen = with_routes(stranger(state, 5), boot=None, route=Route())
     assert stops(state, seen) == ["shop.production.5.web"]
+
+
+def test_need_that_nobody_provides_holds_nothing_up() -> None:
+    """The manifest refuses such a release; one that is committed anyway starts rather than waits for ever."""
+    state = environment().live("r1", spec(service("web", needs=("gone",)))).state
+    assert starts(state, without_groups(perfect(state), placed(state, "r1"))) == ["web"]
