@@ -1,3 +1,159 @@
-"""Story."""
+"""`tide demo`: the whole story on a sample app, told in the terminal, with its table at the end."""
 
-COMMANDS = ()
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidegate import client
+from tidegate.cli import live
+from tidegate.cli.common import Tide, command, plain, safe
+from tidegate.client import Json
+
+if TYPE_CHECKING:
+    from tidegate.demo.report import Report
+
+INTERRUPTED = 130
+LEVELS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass(slots=True)
+class TerminalTeller:
+    """Tells the story on a console; silent with a quiet one."""
+
+    out: Console
+    number: int = 0
+
+    def act(self, title: str, text: str) -> None:
+        self.number += 1
+        self.out.print()
+        self.out.rule(f"[bold]{self.number}. {safe(title)}[/bold]", align="left", style="bright_black")
+        self.out.print(safe(text))
+
+    def say(self, text: str) -> None:
+        self.out.print(f"[bright_black]·[/bright_black] {safe(text)}", soft_wrap=True)
+
+    def output(self, lines: tuple[str, ...]) -> None:
+        for line in lines:
+            self.out.print(Text(f"    {plain(line)}", style="bright_black"), soft_wrap=True)
+
+    def follow(self, connection: client.Client, place: client.Place, rollout: int) -> Json:
+        return live.follow(connection, place, rollout, self.out)
+
+
+@click.command("demo")
+@click.option(
+    "--keep", is_flag=True, help="Leave everything running at the end, and say how to look and stop."
+)
+@command
+def demo(tide: Tide, keep: bool) -> int:  # noqa: FBT001 - click's
+    """Show it all on a sample app: a good release, then a bad one that goes back by itself.
+
+    Takes about a minute. Needs nothing but this machine and leaves nothing behind. Exit status 1 when a
+    request failed that the bad release had no part in.
+    """
+    from tidegate.demo import story
+
+    try:
+        report = story.tell(TerminalTeller(tide.out), keep=keep)
+    except KeyboardInterrupt:
+        tide.out.print("\nStopped; nothing is left running, and no folder.")
+        return INTERRUPTED
+    table(tide.out, report)
+    tide.print_json(report.as_json())
+    return 0 if report.passed else 1
+
+
+def table(out: Console, report: Report) -> None:
+    """The final table, with every second of the users' traffic above it."""
+    out.print()
+    out.rule("[bold]What the users saw[/bold]", align="left", style="bright_black")
+    for release in report.releases:
+        out.print(_tide(report, f"r{release.release}"))
+    out.print(_releases(report))
+    out.print()
+    out.print(_changes(report))
+    out.print(
+        "took: from the command to its end. overlap: from the first request that the new release answered to "
+        "the last that the old one did, or that the bad one did.",
+        style="bright_black",
+    )
+    out.print()
+    _sums(out, report)
+
+
+def _tide(report: Report, release: str) -> Text:
+    """A release's share of the answers, one column a second."""
+    shares = [
+        second.answers.get(release, 0) / max(1, sum(second.answers.values())) for second in report.seconds
+    ]
+    # The smallest share is still seen; nothing is nothing.
+    levels = [0 if share == 0 else max(1, round(share * (len(LEVELS) - 1))) for share in shares]
+    return Text(f"{release} {''.join(LEVELS[level] for level in levels)}", style="cyan", no_wrap=True)
+
+
+def _releases(report: Report) -> Table:
+    """What users got from each release; `routed` and `failed` are the router's own count of the same."""
+    found = _columns("release", "users", "answers", "first", "last", "p50", "p99", "routed", "failed")
+    for line in report.releases:
+        found.add_row(
+            f"r{line.release}",
+            *(str(value) for value in (line.users, line.answers)),
+            *(_unit(value, "s", 1) for value in (line.first_s, line.last_s)),
+            *(_unit(value, "ms", 0) for value in (line.p50_ms, line.p99_ms)),
+            *(str(value) for value in (line.router.requests, line.router.errors)),
+        )
+    return found
+
+
+def _changes(report: Report) -> Table:
+    found = _columns("change", "users", "took", "overlap", "ended")
+    for line in report.changes:
+        overlap = line.exposed_s if line.phase == "aborted" else line.switch_s
+        found.add_row(
+            f"r{line.old or 0} → r{line.new}  {line.name}",
+            str(line.users_reached),
+            _unit(line.took_s, "s", 2),
+            _unit(overlap, "s", 3),
+            f"{line.phase}: {line.reason}",
+        )
+    return found
+
+
+def _columns(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="left" if name == "ended" else "right")
+    return table
+
+
+def _unit(value: float | None, unit: str, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f} {unit}"
+
+
+def _sums(out: Console, report: Report) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.failures.items())
+    out.print(
+        f"{report.sent} requests of {report.users} users in {report.duration_s:.0f} s: "
+        f"{report.succeeded} answered, {report.failed} failed{f' ({kinds})' if kinds else ''}."
+    )
+    if report.failed_of_bad_release:
+        out.print(
+            f"{report.failed_of_bad_release} of them are the bad release's own: requests of its users that "
+            "found both of its instances crashed. The others were tried again on the next instance."
+        )
+    out.print(f"Failed without the bad release's part in it: [bold]{report.failed_elsewhere}[/bold].")
+    out.print(f"Pages made by two releases at once: {report.pages_of_two_releases}.")
+    if report.passed:
+        out.print("[green]Passed: nobody but the bad release's few users saw anything but the shop.[/green]")
+    for problem in report.problems:
+        out.print(f"[red]{safe(problem)}[/red]")
+
+
+COMMANDS = (demo,)

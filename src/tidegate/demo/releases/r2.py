@@ -1,0 +1,8 @@
+"""What is on offer today, in release r2: something new, and nothing wrong with it."""
+
+from __future__ import annotations
+
+
+def today() -> str:
+    """One line for the page."""
+    return "Welcome. This week we deliver for nothing."
