@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tidegate.manifest import Manifest
 
 MANIFEST = "tidegate.yaml"
+#: Wide enough for every line and table: who reads a pipe looks for words side by side.
+WIDTH_OF_NO_TERMINAL = 10_000
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -40,7 +42,7 @@ class Tide:
     @property
     def out(self) -> Console:
         """For people; silent with --json."""
-        return Console(quiet=self.as_json, highlight=False)
+        return console(quiet=self.as_json)
 
     @contextmanager
     def connected(self) -> Iterator[client.Client]:
@@ -93,6 +95,14 @@ def _only(names: list[str], wanted: str | None) -> str:
     return names[0]
 
 
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Standard output or error; only a terminal has a width: a pipe or a file gets whole lines."""
+    made = Console(stderr=stderr, quiet=quiet, highlight=False)
+    if not made.is_terminal:
+        made.width = WIDTH_OF_NO_TERMINAL
+    return made
+
+
 def plain(text: object) -> str:
     """Text from outside, without what could drive a terminal."""
     return CONTROL.sub("?", str(text))
@@ -126,10 +136,10 @@ def fail(tide: Tide, error: errors.TidegateError) -> NoReturn:
     if tide.as_json:
         tide.print_json(problem)
     else:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[red]tide:[/red] {safe_lines(problem['title'])}")
+        out = console(stderr=True)
+        out.print(f"[red]tide:[/red] {safe_lines(problem['title'])}", soft_wrap=True)
         if problem["detail"]:
-            console.print(f"      {safe_lines(problem['detail'])}")
+            out.print(f"      {safe_lines(problem['detail'])}", soft_wrap=True)
     sys.exit(int(problem["exit_status"]))
 
 

@@ -19,6 +19,7 @@ from tidegate.cli import live
 from tidegate.cli.common import (
     Tide,
     command,
+    console,
     environment_argument,
     plain,
     release_number,
@@ -138,28 +139,28 @@ def _followed(
     if last["phase"] == "succeeded" and last["release"] == release:
         tide.out.print(f"[green]r{release} is live in {name}.[/green]")
         return 0
-    explain_abort(connection, place, last, Console(stderr=True, highlight=False, quiet=tide.as_json))
+    explain_abort(connection, place, last, console(stderr=True, quiet=tide.as_json))
     return 1
 
 
-def explain_abort(connection: client.Client, place: client.Place, rollout: Json, console: Console) -> None:
+def explain_abort(connection: client.Client, place: client.Place, rollout: Json, out: Console) -> None:
     """Why it ended, who is served by what now, and the last output of the instances that failed."""
-    console.print(
+    out.print(
         f"[red]Rollout #{rollout['id']} of r{rollout['release']} was aborted[/red] "
         f"({rollout['reason']}): {safe(rollout['detail'])}"
     )
     previous = rollout["previous_release"]
     reached = rollout["exposure_reached_bps"] / 100
-    console.print(f"Everybody is served by r{previous}." if previous else "No release is live.")
-    console.print(
+    out.print(f"Everybody is served by r{previous}." if previous else "No release is live.")
+    out.print(
         f"At most {reached:g} % of users had been exposed." if reached else "No user had been exposed."
     )
     if rollout["reason"] in ("never-ready", "crash-loop", "all-unready") and rollout["placement"] is not None:
         lines = list(connection.logs(place, placement=rollout["placement"], tail=OUTPUT_LINES))
         if lines:
-            console.print("Last output:")
+            out.print("Last output:")
         for line in lines[-OUTPUT_LINES:]:
-            console.print(f"  {safe(log_text(line))}", style="bright_black")
+            out.print(f"  {safe(log_text(line))}", style="bright_black")
 
 
 def log_text(line: str) -> str:
