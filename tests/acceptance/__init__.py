@@ -1,0 +1,1 @@
+"""Stories of users, told to the installed command with real processes."""
