@@ -1,15 +1,17 @@
 """The thread that steps every environment, and what it saw last.
 
 Hides pace and threads: it looks at once after a request, soon while something moves, and once a second
-when nothing does. A part of the world that fails is seen in the view; it never ends the watch. Only a
-lost lease does. Neighbours: `daemon` starts it, `web` reads its views.
+when nothing does. A part of the world that fails is seen in the view; it never ends the watch, and an
+environment whose state cannot be read holds up no other. Only a lost lease ends it.
+Neighbours: `daemon` starts it, `web` reads its views.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -25,6 +27,8 @@ PAUSE_BUSY_S: Final = 0.2
 #: Pause when all is quiet.
 PAUSE_IDLE_S: Final = 1.0
 
+Result = TypeVar("Result")
+
 
 class Watch:
     """Steps all environments until it is told to stop."""
@@ -38,7 +42,8 @@ class Watch:
         self._stop = threading.Event()
         self._views: dict[EnvironmentKey, loop.View] = {}
         self._meters: dict[EnvironmentKey, traffic.TrafficMeter] = {}
-        self._trouble: tuple[execute.Failure, ...] = ()
+        self._trouble: dict[EnvironmentKey | None, execute.Failure] = {}
+        """By environment; None: of the loop itself."""
         self._logged: dict[str, str] = {}
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger(part="loop")
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
@@ -69,7 +74,7 @@ class Watch:
         return loop.View(
             state=versioned.state,
             observed=seen.observed,
-            failures=seen.failures + self._trouble,
+            failures=seen.failures + tuple(self._trouble[of] for of in (None, key) if of in self._trouble),
             at=seen.at,
             changed=seen.changed,
         )
@@ -83,28 +88,23 @@ class Watch:
             self._wake.clear()
             try:
                 pause_s = self._round()
-                self._trouble = ()
             except errors.FencedError as error:
                 self._log.error("lease lost", detail=str(error))
                 self.on_lost()
                 return
-            except errors.TidegateError as error:
-                self._in_trouble(error)
-                pause_s = PAUSE_IDLE_S
-            except Exception as error:  # noqa: BLE001 - the last line of defence: the apps need their control plane
-                self._log.exception("unexpected error in the loop")
-                self._in_trouble(
-                    errors.TidegateError(f"The control plane's loop failed: {type(error).__name__}.")
-                )
-                pause_s = PAUSE_IDLE_S
             self._wake.wait(pause_s)
 
     def _round(self) -> float:
-        self._controller.renew_if_due()
-        views = [self._stepped(key) for key in self._store.environments()]
-        if any(view.changed for view in views):
+        """Step everything once; how long to pause then. Raises FencedError."""
+        keys = self._tried(None, self._due)
+        views = [self._tried(key, functools.partial(self._stepped, key)) for key in keys or ()]
+        if any(view is not None and view.changed for view in views):
             return PAUSE_CHANGED_S
-        return PAUSE_BUSY_S if any(_is_busy(view) for view in views) else PAUSE_IDLE_S
+        return PAUSE_BUSY_S if any(view is not None and _is_busy(view) for view in views) else PAUSE_IDLE_S
+
+    def _due(self) -> tuple[EnvironmentKey, ...]:
+        self._controller.renew_if_due()
+        return self._store.environments()
 
     def _stepped(self, key: EnvironmentKey) -> loop.View:
         try:
@@ -118,9 +118,26 @@ class Watch:
             self._log_once(failure)
         return view
 
-    def _in_trouble(self, error: errors.TidegateError) -> None:
-        failure = execute.Failure(key="loop", error=error)
-        self._trouble = (failure,)
+    def _tried(self, key: EnvironmentKey | None, action: Callable[[], Result]) -> Result | None:
+        """The result, or None and the trouble noted. Only FencedError passes."""
+        try:
+            result = action()
+        except errors.FencedError:
+            raise
+        except errors.TidegateError as error:
+            self._in_trouble(key, error)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: the apps need their control plane
+            self._log.exception("unexpected error in the loop")
+            told = errors.TidegateError(f"The control plane's loop failed: {type(error).__name__}.")
+            self._in_trouble(key, told)
+        else:
+            self._trouble.pop(key, None)
+            return result
+        return None
+
+    def _in_trouble(self, key: EnvironmentKey | None, error: errors.TidegateError) -> None:
+        failure = execute.Failure(key="loop" if key is None else f"loop:{key}", error=error)
+        self._trouble[key] = failure
         self._log_once(failure)
 
     def _log_once(self, failure: execute.Failure) -> None:
