@@ -99,7 +99,7 @@ class Controller:
         Raises RefusedError from `decide`, FencedError, StoreError; then nothing was changed.
         """
         store, clock = self._adapters.store, self._adapters.clock
-        for attempt in range(REQUEST_ATTEMPTS):
+        for _ in range(REQUEST_ATTEMPTS):
             versioned = store.load(key)
             decision = decide(versioned.state)
             if decision.state == versioned.state:
@@ -107,11 +107,12 @@ class Controller:
             try:
                 store.commit(self._lease, versioned, decision.state, decision.events, at=clock.now())
             except errors.ConflictError:
-                if attempt == REQUEST_ATTEMPTS - 1:
-                    raise
                 continue
             return decision
-        raise errors.ConflictError
+        raise errors.ConflictError(
+            f"The state of {key} changed {REQUEST_ATTEMPTS} times while this was decided; nothing was done.",
+            hint="Ask again.",
+        )
 
     def _observe(self, key: model.EnvironmentKey) -> tuple[model.Observation, tuple[execute.Failure, ...]]:
         failures = []
