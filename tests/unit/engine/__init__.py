@@ -1,0 +1,1 @@
+"""The loop and its effects, against adapters of a few lines."""
