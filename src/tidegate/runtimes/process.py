@@ -101,7 +101,7 @@ class ProcessRuntime:
 
     def _needs_shim(self, group_id: str, index: int) -> bool:
         seen = instances.look(self._layout, group_id, index)
-        return seen is None or (seen.shim is None and not seen.stopping)
+        return seen is None or seen.shim is None
 
     def _start(self, group: model.InstanceGroup, indexes: list[int]) -> None:
         content = self._package(group)

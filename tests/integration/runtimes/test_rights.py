@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import resource
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def test_secrets_are_in_no_file_and_no_argument(world: World) -> None:
         assert not path.is_file() or b"hunter2-canary" not in path.read_bytes(), path
     for pid in world.processes():
         assert b"hunter2-canary" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert b"hunter2-canary" not in Path(f"/proc/{world.shim(group)}/environ").read_bytes()
     assert (world.instance_folder(group) / "spec.json").stat().st_mode & 0o777 == 0o600
     assert (world.folder / "instances").stat().st_mode & 0o777 == 0o700
 
@@ -101,7 +103,12 @@ def test_secrets_are_in_no_file_and_no_argument(world: World) -> None:
 def test_app_runs_as_a_user_of_its_own_without_rights(separated: World) -> None:
     """An unprivileged number, no groups, no capability; it can write its own folders and read no other's."""
     group = separated.group()
-    separated.start(group)
+    groups = os.getgroups()
+    os.setgroups([*groups, 4242])
+    try:
+        separated.start(group)
+    finally:
+        os.setgroups(groups)
     found = separated.ask("/who")
     user = int(re.search(r"Uid:\s*(\d+)\s+\1\s+\1\s+\1", found["status"])[1])  # type: ignore[index]
     assert accounts.FIRST_USER <= user <= accounts.LAST_USER

@@ -52,9 +52,10 @@ def test_only_file_is_cut_off(tmp_path: Path) -> None:
 @given(
     turns=st.lists(st.lists(st.integers(0, 3), max_size=4), max_size=5),
     looks=st.lists(st.booleans(), min_size=5, max_size=5),
+    limit=st.sampled_from([3_000, 10_000]),
 )
 def test_follower_sees_each_line_once_and_in_order(
-    tmp_path_factory: pytest.TempPathFactory, turns: list[list[int]], looks: list[bool]
+    tmp_path_factory: pytest.TempPathFactory, turns: list[list[int]], looks: list[bool], limit: int
 ) -> None:
     """However often the file is turned over between two looks, as long as the parts are kept."""
     path = tmp_path_factory.mktemp("follow") / "log"
@@ -68,7 +69,7 @@ def test_follower_sees_each_line_once_and_in_order(
                 lines = [f"{number}.{block}.{line}" for line in range(size * 400)]
                 append(path, "".join(f"{line}\n" for line in lines))
                 written.extend(lines)
-            output.turn_over(str(path), limit=3000, files=9)
+            output.turn_over(str(path), limit=limit, files=9)
             if look:
                 seen.extend(follower.new_lines())
         append(path, "the end without a line end")
@@ -86,6 +87,18 @@ def test_last_lines_are_the_last_lines(
     path = tmp_path_factory.mktemp("tail") / "log"
     append(path, "".join(f"{line}\n" for line in lines))
     assert output.last_lines(str(path), count) == (lines[-count:] if count else [])
+
+
+def test_follower_that_is_ahead_of_what_was_cut_off_repeats_nothing(tmp_path: Path) -> None:
+    """Where only a file's beginning can be cut off, a position behind it moves along."""
+    path = tmp_path / "log"
+    append(path, "x" * 9_000 + "\n")
+    follower = output.Follower(str(path))
+    append(path, "new\n" + "y" * 500)
+    output.turn_over(str(path), limit=9_100, files=3)
+    seen = [*follower.last()]
+    follower.close()
+    assert seen == ["new", "y" * 500]
 
 
 def test_line_without_end_comes_in_pieces(tmp_path: Path) -> None:
