@@ -21,7 +21,7 @@ from tidegate.testing.store import MemoryStore
 
 _EFFECT_FATES = ("crash_effect", "depose", "late", "lost", "twice", "refused", "partial")
 _STEPS = ("boot", "reload", "servers", "route", "removals")
-T = TypeVar("T")
+T = TypeVar("T", model.RuntimeState, model.RouteState)
 LATE_MAX_S = 25.0
 ZOMBIE_COMMIT_MAX_S = 60.0
 
@@ -105,31 +105,39 @@ class Fates:
 
 
 class Recent(Generic[T]):
-    """The last answers about one environment, so that an older one can be shown again."""
+    """The last answers about one environment, so that an older one can be shown again.
+
+    Never the newest of those shown: an adapter promises that each look has a revision of its own.
+    """
 
     def __init__(self, fates: Fates) -> None:
         self._fates = fates
         self._answers: deque[tuple[float, T]] = deque(maxlen=12)
+        self._newest_shown = 0
         self.fresh = False
-        """The last answer shown was a new one: of now, or, when looks lag, of a moment never shown before."""
+        """What was shown last is newer than all that was shown before it."""
 
     def shown(self, answer: T) -> T:
         """The answer, or an older one instead."""
+        faults = self._fates.faults
+        chosen = self._chosen(answer) if faults.stale or faults.lag else answer
+        self.fresh = chosen.revision > self._newest_shown
+        self._newest_shown = max(self._newest_shown, chosen.revision)
+        return chosen
+
+    def _chosen(self, answer: T) -> T:
         world, fates = self._fates.world, self._fates
-        self.fresh = True
-        if not fates.faults.stale and not fates.faults.lag:
-            return answer
         self._answers.append((world.now, answer))
         if fates.lag_s > 0:
-            old = [known for at, known in self._answers if at <= world.now - fates.lag_s]
             world.reached["lagging look"] += 1
             fates.troubled = True
-            return old[-1] if old else answer
+            old = [known for at, known in self._answers if at <= world.now - fates.lag_s]
+            unseen = [known for known in old if known.revision > self._newest_shown]
+            return unseen[-1] if unseen else next(iter(old), answer)
         if world.rng.random() < fates.faults.stale:
             world.reached["stale look"] += 1
             fates.troubled = True
-            self.fresh = False
-            return world.rng.choice(list(self._answers)[:-1] or [self._answers[-1]])[1]
+            return world.rng.choice([old for _, old in self._answers if old.revision != self._newest_shown])
         return answer
 
 
@@ -159,7 +167,7 @@ class SimRuntime:
         self.fresh = recent.fresh
         return self.last
 
-    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine]:
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine | None]:
         return self._world.runtime.logs(group_id, tail=tail, follow=follow)
 
     def check(self) -> tuple[ports.Finding, ...]:

@@ -171,10 +171,10 @@ class Universe:
         if self._backup is None and now >= self._backup_at:
             self._backup = self.store.snapshot()
         elif self._backup is not None and now >= self._restore_at:
-            before = {key: world.committed(key).next_id for key in world.keys}
+            before = {key: self.store.load(key).version for key in world.keys}
             self.control.die()
             self.store.restore(self._backup)  # type: ignore[arg-type]
-            if any(world.committed(key).next_id < before[key] for key in world.keys):
+            if any(self.store.load(key).version < before[key] for key in world.keys):
                 world.restored = True
                 world.note("the state goes back to a backup")
                 world.reached["restore"] += 1
@@ -295,6 +295,7 @@ class Universe:
         rate = self.world.character(self.world.runtime.group(group_id).digest).crashes_per_s_of_traffic
         if self._chance(rate):
             self.world.note(f"{group_id} {index} breaks under traffic")
+            self.world.lose_sessions(group_id, index)
             self.world.runtime.crash(group_id, index, how="exit status 139")
 
     # --- quiet ---
@@ -318,6 +319,8 @@ class Universe:
             checker.on_end()
 
     def _problem(self) -> str:
+        if self.world.restored:
+            return ""
         for key in self.world.keys:
             state = self.world.committed(key)
             problem = "" if state.halted else unsettled(self.world, key, state)

@@ -234,12 +234,20 @@ class World:
         self.note(f"{how} {group_id} {index}")
         self.reached[f"instance {how}"] += 1
         self.excuse_capacity(group.key)
+        if how != "hang":
+            self.lose_sessions(group_id, index)
         if how == "hang":
             self.runtime.hang(group_id, index, seconds=self.rng.uniform(0.5, 6.0))
         elif how == "exit":
             self.runtime.exit(group_id, index)
         else:
             self.runtime.crash(group_id, index)
+
+    def lose_sessions(self, group_id: str, index: int) -> None:
+        """A process ends by itself: its sessions end with it, and nobody has cut them."""
+        for instance in self.runtime.instances(group_id):
+            if instance.index == index and instance.port is not None:
+                self.router.cut_address(instance.port)
 
     def reload_router(self) -> None:
         self.note("router reloads")

@@ -125,8 +125,8 @@ class FakeRuntime:
         reuse_ports: bool = False,
         remembers_reboot: bool = True,
     ) -> None:
-        """`behaviours`: by digest, `default` for the others. `reuse_ports`: a port that was given back is
-        given out again at once. `remembers_reboot`: groups are shown as exited after a reboot, not forgotten.
+        """`behaviours`: by digest, `default` for the others. `reuse_ports`: the ports of a group that was
+        stopped are given out again at once. `remembers_reboot`: groups are shown as exited after a reboot, not forgotten.
         """
         self.clock: Final = clock if clock is not None else ManualClock()
         self.behaviours: Final = dict(behaviours or {})
@@ -140,6 +140,8 @@ class FakeRuntime:
         self._states: dict[model.EnvironmentKey, tuple[model.GroupStatus, ...]] = {}
         self._revision = 0
         self._next_port = FIRST_PORT
+        self._reserved: dict[int, str] = {}
+        """Every port that a group was ever given, until the group has been stopped: the router may know it."""
         self._next_pid = 1_000
         self._next_change = math.inf
 
@@ -179,7 +181,7 @@ class FakeRuntime:
         self._touch(held)
         self.settle()
 
-    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine]:
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine | None]:
         held = self._groups.get(group_id)
         for instance in held.instances if held else ():
             lines = [f"started with pid {instance.pid}", *([instance.exit] if instance.exit else [])]
@@ -278,7 +280,7 @@ class FakeRuntime:
                     self._due(held, instance, instance.due)
             self._touch(held)
             if not held.instances:
-                del self._groups[held.group.id]
+                self._forget(held.group.id)
 
     # --- inside ---
 
@@ -294,6 +296,10 @@ class FakeRuntime:
         for instance in held.instances:
             self._next_change = min(self._next_change, instance.next_change(now))
 
+    def _forget(self, group_id: str) -> None:
+        del self._groups[group_id]
+        self._reserved = {port: owner for port, owner in self._reserved.items() if owner != group_id}
+
     def _start(self, held: _Group, index: int) -> None:
         behaviour = self.behaviours.get(held.group.digest, self.default)
         instance = _Instance(index=index, port=0, pid=0, behaviour=behaviour)
@@ -305,6 +311,7 @@ class FakeRuntime:
         if moved:
             self._addresses.pop(instance.port, None)
             instance.port = self._free_port()
+            self._reserved[instance.port] = held.group.id
             self._addresses[instance.port] = (held, instance)
         instance.pid, self._next_pid = self._next_pid, self._next_pid + 1
         instance.state, instance.started_at = InstanceState.RUNNING, now
@@ -314,7 +321,7 @@ class FakeRuntime:
 
     def _free_port(self) -> int:
         if self._reuse_ports:
-            return next(port for port in range(FIRST_PORT, 65_536) if port not in self._addresses)
+            return next(port for port in range(FIRST_PORT, 65_536) if port not in self._reserved)
         self._next_port += 1
         return self._next_port
 

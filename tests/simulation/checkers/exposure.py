@@ -4,6 +4,7 @@ Excuses:
 - SHARE: a command sent before the committed route may still land as long as the committed fence has not
   reached the router: nobody can call back what is under way. Once it has, nothing may lift the share.
 - SHARE, MONOTONE: the route was changed from outside (`World.tampered`).
+- EXPOSED-UNREADY: the commit of a leader that hung comes late; it was right when it was decided;
 - BAKE-TIME: one tick of tolerance; with lagging looks, health seen up to `World.view_age_s` ago counts.
 """
 
@@ -154,7 +155,7 @@ class ExposureChecker(Checker):
         if rollout.stage != 0:
             raise Violation("STAGES", f"{key}: rollout {rollout.id} begins with stage {rollout.stage}")
         ready_at = self._ready_at.get((key, rollout.placement or 0), LONG_AGO)
-        if self.world.now - ready_at > self.world.view_age_s:
+        if self.world.now - ready_at > self.world.view_age_s and not self.world.landing_late:
             raise Violation("EXPOSED-UNREADY", f"{key}: rollout {rollout.id} shifts to what is not ready")
 
     def _check_hold(self, key: model.EnvironmentKey, was: model.Rollout, rollout: model.Rollout) -> None:

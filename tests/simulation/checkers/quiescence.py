@@ -17,11 +17,11 @@ class QuiescenceChecker(Checker):
     def on_end(self) -> None:
         for key in self.world.keys:
             state = self.world.committed(key)
-            if not state.halted:
+            if not state.halted and not self.world.restored:
                 self._check(key, state)
-            elif not self.world.restored:
+            elif state.halted and not self.world.restored:
                 raise Violation("NOT-QUIESCENT", f"{key}: halted without a reason: {state.halted}")
-            else:
+            elif state.halted:
                 self.world.reached["halted"] += 1
 
     def _check(self, key: model.EnvironmentKey, state: model.EnvironmentState) -> None:
