@@ -240,7 +240,7 @@ class Supervisor:
         self.feed.close()
         if self.process is not None:
             endings = ((signal.SIGUSR1, limit_s), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
-            for ending, patience_s in endings:
+            for ending, patience_s in endings if limit_s > 0 else endings[1:]:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.process, ending)
                 if wait_for_end(self.process, patience_s):

@@ -1,0 +1,305 @@
+"""Requests while the router changes: none is lost, none goes where it should not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+
+import pytest
+
+from tests.integration.haproxy.world import HOST, KEY, TCP, WEB, World, backend, eventually, free_ports
+from tests.support.http_load import Load, Plan, ask, ask_all, exchange
+from tests.support.web_app import WebApp, WebSocket
+from tidegate.core import model
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_no_request_fails_over_flips(world: World, blue: WebApp, green: WebApp, keep_alive: bool) -> None:
+    """Forty flips between two releases under load fail no request, and both answer."""
+    both = (backend(0, [blue]), backend(1, [green]))
+    world.apply(world.table(*both))
+    with Load(Plan(port=world.port, host=HOST, users=6, keep_alive=keep_alive)) as load:
+        for flip in range(40):
+            world.router.apply(world.table(*both, stable=flip % 2), key="flip")
+            load.wait_for(20)
+    assert load.tally.failed == Counter()
+    assert min(load.tally.by_app["blue"], load.tally.by_app["green"]) > 100
+
+
+def test_no_request_begun_after_a_flip_reaches_the_old_release(
+    world: World, blue: WebApp, green: WebApp
+) -> None:
+    """Once `apply` has returned, every request begun then is answered by the new release."""
+    both = (backend(0, [blue]), backend(1, [green]))
+    world.apply(world.table(*both))
+    with Load(Plan(port=world.port, host=HOST, users=4)):
+        for flip in range(20):
+            world.router.apply(world.table(*both, stable=flip % 2), key="flip")
+            answers = {ask(world.port, HOST).app for _ in range(5)}
+            assert answers == {("blue", "green")[flip % 2]}
+
+
+def test_no_request_fails_over_exposure_changes(world: World, blue: WebApp, green: WebApp) -> None:
+    """Forty changes of the exposure under load of users with cookies fail no request."""
+    both = (backend(0, [blue]), backend(1, [green]))
+    world.apply(world.table(*both))
+    with Load(Plan(port=world.port, host=HOST, users=12, cookies=True)) as load:
+        for step in range(40):
+            world.router.apply(world.table(*both, canary=1, exposure_bps=step * 250), key="step")
+            load.wait_for(20)
+    assert load.tally.failed == Counter()
+    assert load.tally.by_app["green"] > 0
+
+
+def test_no_request_fails_over_reloads_and_websockets_stay(
+    world: World, blue: WebApp, green: WebApp
+) -> None:
+    """Structure changes reload HAProxy; requests of all kinds and open WebSockets do not notice."""
+    world.apply(world.table(backend(0, [blue])))
+    kept = Load(Plan(port=world.port, host=HOST, users=4)).start()
+    closing = Load(Plan(port=world.port, host=HOST, users=4, keep_alive=False)).start()
+    thinking = Load(Plan(port=world.port, host=HOST, users=30, think_s=0.05)).start()
+    with WebSocket(world.port, host=HOST) as talk:
+        assert talk.ask("before") == "blue:before"
+        for change in range(6):
+            check = model.Check(kind=model.CheckKind.HTTP, path=f"/healthz?{change}")
+            before = world.processes().worker
+            world.apply(world.table(backend(0, [blue], check=check), backend(1, [green])))
+            assert world.processes().worker != before
+            assert talk.ask(str(change)) == f"blue:{change}"
+            kept.wait_for(50)
+    tallies = [load.stop() for load in (kept, closing, thinking)]
+    assert [tally.failed for tally in tallies] == [Counter(), Counter(), Counter()]
+
+
+def test_a_flip_does_not_cut_websockets(world: World, blue: WebApp, green: WebApp) -> None:
+    """A WebSocket opened on the old release goes on there after the flip; a new one reaches the new release."""
+    both = (backend(0, [blue]), backend(1, [green]))
+    world.apply(world.table(*both))
+    with WebSocket(world.port, host=HOST) as old:
+        state = world.apply(world.table(*both, stable=1))
+        assert {(one.slot, one.sessions) for one in state.servers} == {(0, 1), (1, 0)}
+        with WebSocket(world.port, host=HOST) as new:
+            assert (old.ask("x"), new.ask("x")) == ("blue:x", "green:x")
+
+
+def test_servers_come_and_go_under_load(world: World, blue: WebApp, green: WebApp) -> None:
+    """Servers are added, rested and deleted ten times under load without a failed request."""
+    world.apply(world.table(backend(0, [blue])))
+    with Load(Plan(port=world.port, host=HOST, users=6)) as load:
+        for _ in range(10):
+            world.apply(world.table(backend(0, [blue, green])))
+            load.wait_for(40)
+            resting = backend(0, [blue, green])
+            resting = model.Backend(
+                service="web",
+                slot=0,
+                check=resting.check,
+                servers=(resting.servers[0], model.Server(**{**_fields(resting.servers[1]), "ready": False})),
+            )
+            world.apply(world.table(resting))
+            eventually(lambda: _sessions(world, green) == 0)
+            world.apply(world.table(backend(0, [blue])))
+    assert load.tally.failed == Counter()
+    assert load.tally.by_app["green"] > 50
+
+
+def test_a_new_server_gets_nothing_before_its_check_passed(
+    world: World, blue: WebApp, green: WebApp
+) -> None:
+    """An instance that is not healthy yet gets no request; it does once its check passes, without an error."""
+    green.healthy = False
+    world.apply(world.table(backend(0, [blue])))
+    table = world.table(backend(0, [blue, green]))
+    with Load(Plan(port=world.port, host=HOST, users=6)) as load:
+        for _ in range(5):
+            world.router.apply(table, key="test")
+            load.wait_for(50)
+        assert green.requests["/"] == 0
+        assert green.requests["/healthz"] > 0
+        green.healthy = True
+        world.apply(table)
+        eventually(lambda: green.requests["/"] > 0)
+    assert load.tally.failed == Counter()
+
+
+def test_a_dead_instance_costs_no_request(world: World, blue: WebApp, green: WebApp) -> None:
+    """When one of two instances dies under load, every GET is answered by the other."""
+    world.apply(world.table(backend(0, [blue, green])))
+    with Load(Plan(port=world.port, host=HOST, users=8)) as load:
+        load.wait_for(200)
+        green.stop()
+        load.wait_for(400)
+    assert load.tally.failed == Counter()
+    state = world.router.observe(KEY)
+    assert {(one.port, one.up) for one in state.servers} == {(blue.port, True), (green.port, False)}
+
+
+def test_an_instance_that_comes_back_is_used_again_soon(world: World, blue: WebApp) -> None:
+    """A server that was marked down by a refused connection takes requests within a second of its return."""
+    (port,) = free_ports(1)
+    first = WebApp("first", port=port)
+    world.apply(world.table(backend(0, [port])))
+    first.stop()
+    assert ask(world.port, HOST).status == 503
+    with WebApp("second", port=port):
+        eventually(lambda: ask(world.port, HOST).app == "second", timeout_s=2.0)
+
+
+def test_only_repeatable_requests_are_repeated(world: World, blue: WebApp, green: WebApp) -> None:
+    """A POST that died in the app is reported, not sent twice; a GET is tried again."""
+    world.apply(world.table(backend(0, [blue, green])))
+    assert ask(world.port, HOST, "/reset", method="POST", headers=["Content-Length: 0"]).status == 502
+    assert blue.requests["/reset"] + green.requests["/reset"] == 1
+    ask(world.port, HOST, "/reset")
+    assert blue.requests["/reset"] + green.requests["/reset"] > 2
+
+
+def test_unknown_host_is_told_so(world: World, blue: WebApp) -> None:
+    """A host that no service has gets 404 with a sentence, also when there is only one service."""
+    world.apply(world.table(backend(0, [blue])))
+    answer = ask(world.port, "other.example.com")
+    assert (answer.status, answer.body) == (404, b"No service answers to this host name.\n")
+    assert ask(world.port, f"{HOST.upper()}:{world.port}").app == "blue"
+
+
+def test_catch_all_host_answers_whatever_is_asked(world: World, blue: WebApp, green: WebApp) -> None:
+    """The host `*` takes every host that no other service has."""
+    every = model.PublicService(service="web", hosts=("*",), identity=model.UserIdentity.COOKIE)
+    shop = model.PublicService(service="shop", hosts=(HOST,), identity=model.UserIdentity.COOKIE)
+    shops = backend(0, [green], service="shop")
+    world.apply(world.table(shops, backend(0, [blue]), services=(shop, every)))
+    assert (ask(world.port, HOST).app, ask(world.port, "127.0.0.1").app) == ("green", "blue")
+
+
+def test_environment_without_release_asks_for_patience(world: World) -> None:
+    """A known host whose environment routes to nothing gets 503 with Retry-After."""
+    world.apply(world.table(backend(0, []), stable=None))
+    answer = ask(world.port, HOST)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_internal_ports_lead_to_their_own_slot(world: World, blue: WebApp, green: WebApp) -> None:
+    """A link port reaches its slot whatever the public route says; an unused one answers 503."""
+    links = world.settings.link_ports
+    slots = (backend(0, [blue], link_port=links[0]), backend(1, [green], link_port=links[1]))
+    world.apply(world.table(*slots, stable=0))
+    answers = [ask(port, "localhost") for port in links[:3]]
+    assert [answer.app for answer in answers] == ["blue", "green", ""]
+    assert answers[2].status == 503
+
+
+def test_internal_services_need_no_host(world: World, blue: WebApp, green: WebApp) -> None:
+    """A service without hosts is reached by its link port only."""
+    link = world.settings.link_ports[0]
+    api = backend(0, [green], service="api", check=TCP, link_port=link)
+    world.apply(world.table(api, backend(0, [blue])))
+    assert (ask(link, "api").app, ask(world.port, "api").status) == ("green", 404)
+
+
+def test_headers_of_the_proxy_cannot_be_forged(world: World, blue: WebApp) -> None:
+    """What a client claims about its address or its preview never reaches the app."""
+    world.apply(world.table(backend(0, [blue])))
+    forged = [
+        "X-Forwarded-For: 6.6.6.6",
+        "X-Forwarded-Server: evil",
+        "X_Forwarded_For: 6.6.6.6",
+        "Forwarded: for=6.6.6.6",
+        "X-Real-IP: 6.6.6.6",
+        "Proxy: http://evil",
+        "X-Tidegate-Preview: guess",
+    ]
+    body = ask(world.port, HOST, "/headers", headers=forged).body.decode()
+    assert "6.6.6.6" not in body
+    assert "evil" not in body
+    assert "guess" not in body
+    assert f'"x-forwarded-for": "127.0.0.1", "x-forwarded-host": "{HOST}", "x-forwarded-proto": "http"' in body
+
+
+def test_requests_that_could_be_read_in_two_ways_are_refused(world: World, blue: WebApp) -> None:
+    """Two hosts, or two lengths, are answered 400 before an app sees them."""
+    world.apply(world.table(backend(0, [blue])))
+    two_hosts = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nHost: evil.example\r\n\r\n"
+    two_lengths = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+    for text in (two_hosts, two_lengths):
+        assert exchange(world.port, [text.encode()])[0].status == 400
+    assert blue.requests["/"] == 0
+
+
+def test_traffic_is_counted_exactly(world: World, blue: WebApp, green: WebApp) -> None:
+    """Requests and 5xx answers of each slot add up to what was sent."""
+    both = (backend(0, [blue]), backend(1, [green]))
+    world.apply(world.table(*both))
+    before = world.router.observe(KEY)
+    exchange(world.port, [f"GET /status/{s} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() for s in [200] * 70 + [500] * 7])
+    world.apply(world.table(*both, stable=1))
+    ask_all(world.port, HOST, ["X-A: 1"] * 40)
+    after = world.router.observe(KEY)
+    assert after.generation == before.generation
+    counts = {one.slot: (one.requests, one.errors) for one in after.traffic}
+    assert counts == {0: (77, 7), 1: (40, 0), 2: (0, 0), 3: (0, 0)}
+
+
+def test_environments_do_not_touch_each_other(world: World, blue: WebApp, green: WebApp) -> None:
+    """A second environment comes, flips and goes without a failed request in the first."""
+    world.apply(world.table(backend(0, [blue])))
+    other = model.EnvironmentKey(app="shop", environment="production-two")
+    public = model.PublicService(service="web", hosts=("two.example.com",), identity=model.UserIdentity.COOKIE)
+    with Load(Plan(port=world.port, host=HOST, users=4)) as load:
+        world.apply(world.table(backend(0, [green]), services=(public,), key=other))
+        assert ask(world.port, "two.example.com").app == "green"
+        world.apply(world.table(stable=None, services=(), key=other))
+        assert ask(world.port, "two.example.com").status == 404
+        load.wait_for(50)
+    assert load.tally.failed == Counter()
+    assert set(load.tally.by_app) == {"blue"}
+    assert WEB.hosts == (HOST,)
+
+
+def test_two_threads_apply_at_once(world: World, blue: WebApp, green: WebApp) -> None:
+    """Two environments applied from two threads at the same time both come out right."""
+    keys = [model.EnvironmentKey(app=f"app{i}", environment="test") for i in range(2)]
+    problems: list[BaseException] = []
+
+    def work(index: int) -> None:
+        public = model.PublicService(
+            service="web", hosts=(f"{index}.example.com",), identity=model.UserIdentity.COOKIE
+        )
+        try:
+            for flip in range(10):
+                slots = (backend(0, [blue]), backend(1, [green]))
+                world.apply(world.table(*slots, stable=flip % 2, services=(public,), key=keys[index]))
+        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert [ask(world.port, f"{index}.example.com").app for index in range(2)] == ["green", "green"]
+
+
+def test_slow_clients_do_not_hold_up_others(world: World, blue: WebApp) -> None:
+    """A hundred clients that never finish their request leave room for the others."""
+    world.apply(world.table(backend(0, [blue])))
+    slow = [socket.create_connection(("127.0.0.1", world.port)) for _ in range(100)]
+    try:
+        for client in slow:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert ask(world.port, HOST).app == "blue"
+    finally:
+        for client in slow:
+            client.close()
+
+
+def _fields(one: model.Server) -> dict[str, object]:
+    return {"name": one.name, "host": one.host, "port": one.port}
+
+
+def _sessions(world: World, app: WebApp) -> int | None:
+    return next(one.sessions for one in world.router.observe(KEY).servers if one.port == app.port)

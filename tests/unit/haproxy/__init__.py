@@ -1,0 +1,1 @@
+"""What HAProxy reads and answers, without HAProxy."""
