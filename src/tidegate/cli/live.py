@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,23 +26,49 @@ ENDED = ("succeeded", "aborted")
 COLOURS = {"live": "green", "incoming": "cyan", "standby": "yellow", "retiring": "bright_black"}
 
 
-def follow(connection: client.Client, place: client.Place, rollout: int | None, out: Console) -> Json:
-    """Show a rollout until it has ended; the environment as it is then.
+def follow(
+    connection: client.Client, place: client.Place, rollout: int | None, out: Console, *, after: int = 0
+) -> Json:
+    """Show a rollout until it has ended; the environment as it is then, with this rollout as its `last`.
 
-    `rollout`: None waits for the one that starts next (after the current has gone home). Leaving with
-    Ctrl-C leaves the rollout alone.
+    `rollout`: None waits for the first one with an id above `after` (when that one has gone home). Leaving
+    with Ctrl-C leaves the rollout alone.
     """
-    after = 0 if rollout is None else _events_before(connection, place, rollout)
+    shown = 0 if rollout is None else _events_before(connection, place, rollout)
+    awaited = _Awaited(rollout, after)
     seen: Json = {}
     if out.is_terminal and not out.quiet:
         with Live(console=out, refresh_per_second=8) as live:
-            for seen in _looks(connection, place, rollout):
+            for seen in _looks(connection, place, awaited):
                 live.update(picture(seen))
-        return seen
-    for seen in _looks(connection, place, rollout):  # noqa: B007 - the last look is the answer
-        after = _print_events(connection, place, after, out)
-    _print_events(connection, place, after, out)
-    return seen
+    else:
+        for seen in _looks(connection, place, awaited):  # noqa: B007 - the last look is the answer
+            shown = _print_events(connection, place, shown, out)
+        _print_events(connection, place, shown, out)
+    return {**seen, "last": _record(connection, place, awaited.rollout) or seen["last"]}
+
+
+def _record(connection: client.Client, place: client.Place, rollout: int | None) -> Json | None:
+    """A rollout of the history: the environment's last may be a newer one that superseded it."""
+    return next((found for found in connection.history(place) if found["id"] == rollout), None)
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """Which rollout is followed."""
+
+    rollout: int | None
+    after: int
+
+    def has_ended(self, environment: Json) -> bool:
+        """Nothing is to come of it. A rollout may begin and end between two looks."""
+        ids = [found["id"] for found in (environment["last"], environment["rollout"]) if found]
+        if self.rollout is None:
+            self.rollout = min((number for number in ids if number > self.after), default=None)
+        if self.rollout is None:
+            return False
+        last = environment["last"]
+        return bool(last) and last["id"] >= self.rollout and not _is_current(environment, self.rollout)
 
 
 def _events_before(connection: client.Client, place: client.Place, rollout: int) -> int:
@@ -60,7 +87,7 @@ def _all_events(connection: client.Client, place: client.Place, after: int) -> I
         after = page[-1]["sequence"]
 
 
-def _looks(connection: client.Client, place: client.Place, rollout: int | None) -> Iterator[Json]:
+def _looks(connection: client.Client, place: client.Place, awaited: _Awaited) -> Iterator[Json]:
     """Looks at the environment until the rollout has ended; the last look shows its end."""
     lost_at: float | None = None
     while True:
@@ -74,10 +101,7 @@ def _looks(connection: client.Client, place: client.Place, rollout: int | None) 
             continue
         lost_at = None
         yield environment
-        if rollout is None and environment["rollout"] and environment["pending_release"] is None:
-            rollout = environment["rollout"]["id"]
-        last = environment["last"]
-        if last and rollout is not None and last["id"] >= rollout and not _is_current(environment, rollout):
+        if awaited.has_ended(environment):
             return
         time.sleep(LOOK_INTERVAL_S)
 

@@ -121,7 +121,7 @@ def _followed(
 ) -> int:
     """Follow an accepted request to its end; exit status 1 unless the release is live then."""
     name = f"{place.app}/{place.environment}"
-    if accepted["no_op"] and accepted["environment"]["rollout"] is None:
+    if accepted["no_op"] and accepted["rollout"] is None:
         tide.out.print(f"r{release} is live in {name} already, with the same configuration: nothing to do.")
         tide.print_json(accepted)
         return 0
@@ -130,7 +130,7 @@ def _followed(
         tide.print_json(accepted)
         return 0
     try:
-        ended = live.follow(connection, place, accepted["rollout"], tide.out)
+        ended = live.follow(connection, place, accepted["rollout"], tide.out, after=_newest(accepted))
     except KeyboardInterrupt:
         tide.out.print("\nThe rollout goes on. `tide status --watch` looks on, `tide abort` ends it.")
         return 0
@@ -139,8 +139,19 @@ def _followed(
     if last["phase"] == "succeeded" and last["release"] == release:
         tide.out.print(f"[green]r{release} is live in {name}.[/green]")
         return 0
-    explain_abort(connection, place, last, console(stderr=True, quiet=tide.as_json))
+    out = console(stderr=True, quiet=tide.as_json)
+    if last["release"] != release:
+        asked = f"r{last['release']} was asked for meanwhile, by {safe(last['by'])}"
+        out.print(f"[red]r{release} was not deployed[/red]: {asked}.")
+        return 1
+    explain_abort(connection, place, last, out)
     return 1
+
+
+def _newest(accepted: Json) -> int:
+    """Id of the newest rollout when the request was accepted."""
+    known = (accepted["environment"]["last"], accepted["environment"]["rollout"])
+    return max((rollout["id"] for rollout in known if rollout), default=0)
 
 
 def explain_abort(connection: client.Client, place: client.Place, rollout: Json, out: Console) -> None:
@@ -152,9 +163,7 @@ def explain_abort(connection: client.Client, place: client.Place, rollout: Json,
     previous = rollout["previous_release"]
     reached = rollout["exposure_reached_bps"] / 100
     out.print(f"Everybody is served by r{previous}." if previous else "No release is live.")
-    out.print(
-        f"At most {reached:g} % of users had been exposed." if reached else "No user had been exposed."
-    )
+    out.print(f"At most {reached:g} % of users had been exposed." if reached else "No user had been exposed.")
     if rollout["reason"] in ("never-ready", "crash-loop", "all-unready") and rollout["placement"] is not None:
         lines = list(connection.logs(place, placement=rollout["placement"], tail=OUTPUT_LINES))
         if lines:
