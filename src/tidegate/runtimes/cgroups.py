@@ -1,8 +1,9 @@
 """Which resource limits the kernel can keep here, and the control groups that ask it to.
 
 Hides the difference between cgroup v2, v1 and the hybrid of both. Only plans: the shim makes the groups, and
-removes them when the instance has ended. A group is made below the one this process is in where that is
-allowed (a container's own limits go on to hold), else below the root of the hierarchy.
+removes them when the instance has ended; what a killed shim left is removed with the instance's folder. A
+group is made below the one this process is in where that is allowed (a container's own limits go on to
+hold), else below the root of the hierarchy.
 
 Invariant: what `unenforced` does not name is kept by the kernel. Neighbours: shim.py, process.py.
 """
@@ -51,6 +52,13 @@ class Hierarchies:
             if values or controller == "memory":  # memory always: it counts kills for lack of memory
                 found.append(plans.ControlGroup(path=str(folder / name), values=values))
         return found
+
+    def remove(self, name: str) -> None:
+        """Remove what groups are left of an instance whose shim could not; those in use stay."""
+        for folder in (self.unified, *(folder for _, folder in self.legacy)):
+            if folder is not None:
+                with contextlib.suppress(OSError):
+                    (folder / name).rmdir()
 
     def unenforced(self, limits: model.Limits) -> tuple[str, ...]:
         """Limits that are asked for and that nothing keeps here, in words."""

@@ -323,6 +323,7 @@ class ProcessRuntime:
             if seen.stopping and seen.gone:
                 with instances.storage_errors(f"{seen.name} cannot be put away"):
                     instances.sweep(self._layout, seen, kept_groups=self._settings.kept_logs)
+                cgroups.detect().remove(f"{self._layout.mark}.{seen.name}")
 
     def _sweep_if_free(self, group_ids: Iterable[str]) -> None:
         """The same, unless somebody works on instances now or the disk refuses: the next look comes soon."""

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.integration.runtimes.world import PYTHON, World, alive, wait_for
+from tidegate.core import model
 from tidegate.core.model import InstanceState
-from tidegate.runtimes import instances, procfs
+from tidegate.runtimes import cgroups, instances, procfs
 
 pytestmark = pytest.mark.real
 
@@ -159,6 +161,19 @@ def test_app_without_a_shim_is_removed(world: World) -> None:
     assert not alive(grandchild)
 
 
+def test_control_groups_of_a_killed_shim_are_removed_with_the_instance(world: World) -> None:
+    """Nothing is left in the kernel of an instance whose shim had no time to clear up."""
+    group = world.group()
+    before = world.start(group)
+    world.kill_shim(group)
+    os.kill(before.pid or 0, signal.SIGKILL)
+    wait_for(lambda: not alive(before.pid or 0))
+    world.runtime.remove(group.id, key="k")
+    wait_for(world.gone)
+    made = cgroups.detect().groups(f"{world.runtime._layout.mark}.{group.id}.0", model.Limits())
+    assert [one["path"] for one in made if Path(one["path"]).exists()] == []
+
+
 def test_app_that_ended_without_a_shim_is_known_dead_and_started_again(world: World) -> None:
     """With shim and app gone the instance is EXITED, so that somebody applies; the end is counted then."""
     group = world.group()
@@ -223,6 +238,8 @@ def test_stranger_with_the_pid_is_neither_taken_for_ours_nor_killed(world: World
         finally:
             stranger.kill()
             os.kill(after.pid or 0, signal.SIGKILL)
+            wait_for(lambda: not alive(after.pid or 0))
+            cgroups.detect().remove(f"{world.runtime._layout.mark}.{group.id}.0")
 
 
 def test_shim_dies_between_fork_and_exec_without_leaving_an_app(world: World) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidegate.core import model
-from tidegate.runtimes import instances, procfs
+from tidegate.runtimes import cgroups, instances, procfs
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
 
 KEY = model.EnvironmentKey(app="shop", environment="production")
@@ -253,6 +253,9 @@ class World:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for group_folder in folder.glob("*/*"):
+            name = f"{self.runtime._layout.mark}.{group_folder.parent.name}.{group_folder.name}"
+            cgroups.detect().remove(name)
         for made in self.runtimes:
             made.close()
 
