@@ -33,6 +33,7 @@ from typing import Any, Final, TypeVar
 
 from tests.support import sample
 from tidegate import client, errors
+from tidegate.artifacts import package
 from tidegate.client import Json
 from tidegate.haproxy import supervisor
 
@@ -331,6 +332,30 @@ class App:
         self.write({"made": random.random(), **conduct})
         return self.ok("deploy", *words)
 
+    def bring(self, environment: str = "production", **conduct: Any) -> Json:
+        """A new release asked for over the API, as `tide deploy --no-wait` does, but without its start-up time."""
+        self.write({"made": random.random(), **conduct})
+        with tempfile.TemporaryFile() as archive, client.Client(self.tide.socket, by="ada") as connection:
+            packed = package.pack(self.folder / "dist", archive)
+            archive.seek(0)
+            connection.upload(iter(lambda: archive.read(1 << 20), b""), digest=packed.digest)
+            manifest = (self.folder / "tidegate.yaml").read_text("utf-8")
+            release = connection.add_release(manifest=manifest, digest=packed.digest, revision="")
+            place = client.Place(self.name, environment)
+            return connection.act(place, "deploy", release=release["number"])
+
+    def open(self, environment: str = "production", **conduct: Any) -> Json:
+        """The first release, live."""
+        self.bring(environment, **conduct)
+        seen = self.wait_ended(environment)
+        assert seen["last"]["phase"] == "succeeded", seen
+        return seen
+
+    def hold(self, environment: str = "production", **conduct: Any) -> Json:
+        """The next release, held at its first step."""
+        self.bring(environment, **conduct)
+        return self.wait_phase("holding", environment=environment)
+
     def refused_deploy(self, *words: object, **conduct: Any) -> Done:
         """A new release by `tide deploy`, which may end as it likes."""
         self.write({"made": random.random(), **conduct})
@@ -370,11 +395,11 @@ class App:
         assert found is not None
         return found
 
-    def wait_ended(self, *, seconds: float = 30.0) -> Json:
+    def wait_ended(self, environment: str = "production", *, seconds: float = 30.0) -> Json:
         """Wait until no rollout is in progress and none is waiting; the environment then."""
 
         def ended() -> Json | None:
-            seen = self.look()
+            seen = self.look(environment)
             return seen if seen["rollout"] is None and seen["pending_release"] is None else None
 
         found = wait_for(ended, seconds=seconds, why="for the end of the rollout")
