@@ -86,8 +86,8 @@ class WebApp:
         try:
             while await self._answer(reader, writer):
                 pass
-        except (OSError, EOFError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # the client is gone, or speaks something else, or `stop` was called
         finally:
             self._connections.discard(writer)
             writer.close()

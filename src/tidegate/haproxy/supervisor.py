@@ -51,6 +51,7 @@ HANDOVER_TIMEOUT_S: Final = 1.0
 #: A program that lived shorter than this is restarted with a growing pause.
 SHORT_LIFE_S: Final = 1.0
 PAUSE_MAX_S: Final = 5.0
+LOCK_PATIENCE_S: Final = 1.0
 #: The log is cut to this at each start: HAProxy writes only warnings and state changes to it.
 LOG_BYTES_MAX: Final = 1_000_000
 
@@ -261,9 +262,11 @@ class Supervisor:
 
 
 def identity(pid: int) -> dict[str, Any]:
-    """What tells this process from a later one with the same id. Raises OSError if there is none."""
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    start_ticks = int(stat.rpartition(")")[2].split()[19])
+    """What tells this process from a later one with the same id. Raises OSError if it does not live."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if fields[0] in "ZX":  # ended, and not collected by its parent yet
+        raise ProcessLookupError(errno.ESRCH, "has ended")
+    start_ticks = int(fields[19])
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return {"pid": pid, "start_ticks": start_ticks, "boot": boot}
 
@@ -317,14 +320,22 @@ def collect_children() -> None:
 
 
 def take_lock() -> int | None:
-    """File descriptor of the held lock; None: another supervisor serves this folder."""
+    """File descriptor of the held lock; None: another supervisor serves this folder.
+
+    Asked for a while, since one that has just stopped holds it until its very end.
+    """
     lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(lock)
+                return None
+            time.sleep(0.01)
+        else:
+            return lock
 
 
 def detach_output() -> None:

@@ -16,7 +16,9 @@ from tidegate.haproxy import RouterSettings
 def world(tmp_path: Path) -> Iterator[World]:
     """A router that has been started, with nothing to route yet."""
     port, *links = free_ports(5)
-    made = World(tmp_path / "router", RouterSettings(port=port, link_ports=tuple(links), threads=2, drain_s=0))
+    made = World(
+        tmp_path / "router", RouterSettings(port=port, link_ports=tuple(links), threads=2, drain_s=0)
+    )
     try:
         made.router.start()
         yield made

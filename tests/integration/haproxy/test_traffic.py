@@ -54,9 +54,7 @@ def test_no_request_fails_over_exposure_changes(world: World, blue: WebApp, gree
     assert load.tally.by_app["green"] > 0
 
 
-def test_no_request_fails_over_reloads_and_websockets_stay(
-    world: World, blue: WebApp, green: WebApp
-) -> None:
+def test_no_request_fails_over_reloads_and_websockets_stay(world: World, blue: WebApp, green: WebApp) -> None:
     """Structure changes reload HAProxy; requests of all kinds and open WebSockets do not notice."""
     world.apply(world.table(backend(0, [blue])))
     kept = Load(Plan(port=world.port, host=HOST, users=4)).start()
@@ -107,9 +105,7 @@ def test_servers_come_and_go_under_load(world: World, blue: WebApp, green: WebAp
     assert load.tally.by_app["green"] > 50
 
 
-def test_a_new_server_gets_nothing_before_its_check_passed(
-    world: World, blue: WebApp, green: WebApp
-) -> None:
+def test_a_new_server_gets_nothing_before_its_check_passed(world: World, blue: WebApp, green: WebApp) -> None:
     """An instance that is not healthy yet gets no request; it does once its check passes, without an error."""
     green.healthy = False
     world.apply(world.table(backend(0, [blue])))
@@ -216,7 +212,9 @@ def test_headers_of_the_proxy_cannot_be_forged(world: World, blue: WebApp) -> No
     assert "6.6.6.6" not in body
     assert "evil" not in body
     assert "guess" not in body
-    assert f'"x-forwarded-for": "127.0.0.1", "x-forwarded-host": "{HOST}", "x-forwarded-proto": "http"' in body
+    assert (
+        f'"x-forwarded-for": "127.0.0.1", "x-forwarded-host": "{HOST}", "x-forwarded-proto": "http"' in body
+    )
 
 
 def test_requests_that_could_be_read_in_two_ways_are_refused(world: World, blue: WebApp) -> None:
@@ -234,7 +232,10 @@ def test_traffic_is_counted_exactly(world: World, blue: WebApp, green: WebApp) -
     both = (backend(0, [blue]), backend(1, [green]))
     world.apply(world.table(*both))
     before = world.router.observe(KEY)
-    exchange(world.port, [f"GET /status/{s} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() for s in [200] * 70 + [500] * 7])
+    exchange(
+        world.port,
+        [f"GET /status/{s} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode() for s in [200] * 70 + [500] * 7],
+    )
     world.apply(world.table(*both, stable=1))
     ask_all(world.port, HOST, ["X-A: 1"] * 40)
     after = world.router.observe(KEY)
@@ -247,7 +248,9 @@ def test_environments_do_not_touch_each_other(world: World, blue: WebApp, green:
     """A second environment comes, flips and goes without a failed request in the first."""
     world.apply(world.table(backend(0, [blue])))
     other = model.EnvironmentKey(app="shop", environment="production-two")
-    public = model.PublicService(service="web", hosts=("two.example.com",), identity=model.UserIdentity.COOKIE)
+    public = model.PublicService(
+        service="web", hosts=("two.example.com",), identity=model.UserIdentity.COOKIE
+    )
     with Load(Plan(port=world.port, host=HOST, users=4)) as load:
         world.apply(world.table(backend(0, [green]), services=(public,), key=other))
         assert ask(world.port, "two.example.com").app == "green"

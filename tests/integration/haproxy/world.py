@@ -98,7 +98,12 @@ class World:
         """A table with the next fence."""
         self.fence += 1
         route = model.Route(
-            stable=stable, canary=canary, exposure_bps=exposure_bps, salt=salt, preview=TOKEN, fence=self.fence
+            stable=stable,
+            canary=canary,
+            exposure_bps=exposure_bps,
+            salt=salt,
+            preview=TOKEN,
+            fence=self.fence,
         )
         return model.RouteTable(key=key, route=route, services=services, backends=backends)
 
