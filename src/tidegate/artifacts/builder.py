@@ -34,10 +34,8 @@ LINE_CHARACTERS_MAX = 4096
 POLL_S = 0.05
 """How soon the end of the command is seen while something it started still holds its output."""
 
-READ_BYTES = 64 * 1024
-
 PIPE_BYTES_MAX = 1024 * 1024
-"""The most that Linux keeps in a pipe: what the command wrote before it ended is in there."""
+"""The most that Linux keeps in a pipe, so that one read empties it."""
 
 ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -107,30 +105,24 @@ def _start(command: str, folder: Path, env: Mapping[str, str]) -> subprocess.Pop
 def _output(process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]:
     """What the group writes until the command has ended or the time is over.
 
-    Children that the command leaves behind are killed when it ends: they would change the folder while it is
-    packed. One that left the group cannot hold us up either: what is in the pipe is read, no more.
+    Children that it leaves behind may keep the pipe open for ever: at its end, what is in the pipe is read
+    once, and nothing more is waited for.
     """
     pipe = _stdout(process).fileno()
-    drain_bytes: int | None = None
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        while drain_bytes is None or drain_bytes > 0:
-            if drain_bytes is None and _has_ended(process):
-                _kill_group(process)
-                drain_bytes = PIPE_BYTES_MAX
-            wait_s = min(POLL_S, deadline - time.monotonic()) if drain_bytes is None else 0
+        ended = False
+        while not ended:
+            ended = _has_ended(process)
+            wait_s = 0 if ended else min(POLL_S, deadline - time.monotonic())
             if wait_s < 0:
                 return
             if selector.select(wait_s):
-                piece = os.read(pipe, READ_BYTES)
-                if drain_bytes is not None:
-                    drain_bytes -= max(len(piece), 1)
+                piece = os.read(pipe, PIPE_BYTES_MAX)
                 if piece:
                     yield piece
                 else:
                     selector.unregister(pipe)
-            elif drain_bytes is not None:
-                return
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

@@ -110,9 +110,21 @@ def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
     assert max(map(len, lines)) == LINE_CHARACTERS_MAX
 
 
-def test_a_lot_of_output_before_the_end_is_not_lost(tmp_path: Path) -> None:
-    """What is still in the pipe when the command ends is logged."""
+def test_a_lot_of_output_is_not_lost(tmp_path: Path) -> None:
+    """Every line comes, in order."""
     assert run("seq 1 50000", tmp_path) == [str(number) for number in range(1, 50_001)]
+
+
+def test_output_that_is_left_when_the_command_has_ended_is_not_lost(tmp_path: Path) -> None:
+    """What is still in the pipe is logged, also if the log was slow to take what came before."""
+    lines: list[str] = []
+
+    def slow(line: str) -> None:
+        lines.append(line)
+        assert len(lines) > 1 or until(lambda: is_gone(int(line)))
+
+    build("echo $$; sleep 0.1; seq 1 5000", folder=tmp_path, env=ENVIRONMENT, log=slow, timeout_s=LONG_S)
+    assert lines[1:] == [str(number) for number in range(1, 5_001)]
 
 
 def test_a_failure_has_status_and_last_lines(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.artifacts import archives
+from tidegate.artifacts import content
 from tidegate.artifacts.content import ContentStore
 from tidegate.artifacts.package import Package, pack
 from tidegate.errors import ArtifactError, NotFoundError, StorageError
@@ -396,6 +397,23 @@ def test_a_start_leaves_the_work_of_others_alone(store: ContentStore, root: Path
     """A second process that starts while a package comes in does not remove what the first is filling."""
     package = store.add(Watched(packed(source)[1], lambda: ContentStore(root)))
     store.verify(package.digest)
+
+
+def test_a_sweep_that_is_faster_than_the_lock_is_noticed(root: Path, store: ContentStore) -> None:
+    """A new folder that was taken or removed before it could be locked is not worked in."""
+    place = root / "incoming-new"
+    assert content._lock_own(place) is None
+    place.mkdir()
+    descriptor = content._lock_own(place)
+    assert descriptor is not None
+    try:
+        assert content._lock_own(place) is None
+        store.sweep()
+        assert place.exists()
+    finally:
+        os.close(descriptor)
+    store.sweep()
+    assert not place.exists()
 
 
 def test_two_adds_of_the_same_package_at_once_end_in_one(

@@ -116,6 +116,20 @@ def test_an_endless_stream_is_refused(root: Path) -> None:
     assert list(root.iterdir()) == []
 
 
+class InTwoParts(io.BytesIO):
+    """A stream whose first read ends where the archive ends, and that then goes on."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(len(archives.archive(GOOD)) if self.tell() == 0 else size)
+
+
+def test_what_follows_later_is_refused_too(store: ContentStore, root: Path) -> None:
+    """The stream has to end with the archive, also when the rest comes in a packet of its own."""
+    with pytest.raises(ArtifactError, match="follows the end"):
+        store.add(InTwoParts(archives.archive(GOOD) + b"evil"))
+    assert list(root.iterdir()) == []
+
+
 def test_many_small_contents_beyond_the_limit_are_refused(root: Path) -> None:
     """Headers and padding count: a million tiny files are as big as what they occupy."""
     store = ContentStore(root, limits=PackageLimits(bytes_max=100_000))

@@ -67,6 +67,14 @@ def test_time_owner_and_permissions_do_not_change_the_digest(source: Path) -> No
     assert packed(source)[0] == before
 
 
+def test_only_the_owners_bit_makes_a_program(source: Path) -> None:
+    """What group and others may do depends on the builder's umask and is not part of the identity."""
+    before, _ = packed(source)
+    (source / "index.html").chmod(0o655)
+    (source / "bin" / "api").chmod(0o700)
+    assert packed(source)[0] == before
+
+
 @pytest.mark.parametrize("change", ["byte", "name", "executable", "link", "folder"])
 def test_what_matters_changes_the_digest(source: Path, change: str) -> None:
     """Content, names, the executable bit, links and empty folders are part of the identity."""
