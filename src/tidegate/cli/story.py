@@ -42,6 +42,9 @@ class TerminalTeller:
         for line in lines:
             self.out.print(Text(f"    {plain(line)}", style="bright_black"), soft_wrap=True)
 
+    def table(self, report: Report) -> None:
+        table(self.out, report)
+
     def follow(self, connection: client.Client, place: client.Place, rollout: int) -> Json:
         return live.follow(connection, place, rollout, self.out)
 
@@ -64,7 +67,6 @@ def demo(tide: Tide, keep: bool) -> int:  # noqa: FBT001 - click's
     except KeyboardInterrupt:
         tide.out.print("\nStopped; nothing is left running, and no folder.")
         return INTERRUPTED
-    table(tide.out, report)
     tide.print_json(report.as_json())
     return 0 if report.passed else 1
 

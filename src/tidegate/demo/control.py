@@ -93,7 +93,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _start(control: Control) -> None:
-    run_as = "auto" if _others_can_use(control.home.root.parent) else "same"
+    run_as = "auto" if others_can_use(control.home.root.parent) else "same"
     for attempt in range(1, START_TRIES + 1):
         control.port, *link_ports = free_ports(1 + LINK_PORTS)
         settings = daemon.Settings(
@@ -139,7 +139,7 @@ def _own_python_on_path() -> Iterator[None]:
         os.environ["PATH"] = before
 
 
-def _others_can_use(folder: Path) -> bool:
+def others_can_use(folder: Path) -> bool:
     """Whether an app could run as a user of its own: it must reach its package and a Python."""
     if os.geteuid() != 0:
         return True  # nobody can switch users, so the question does not arise

@@ -44,6 +44,9 @@ class Teller(Protocol):
     def output(self, lines: tuple[str, ...]) -> None:
         """What an app wrote."""
 
+    def table(self, report: Report) -> None:
+        """The end of the story."""
+
     def follow(self, connection: client.Client, place: client.Place, rollout: int) -> Json:
         """Show a rollout until it has ended; the environment as it is then."""
 
@@ -147,11 +150,11 @@ def tell(teller: Teller, *, keep: bool = False) -> Report:
     when an act does not end as it should; nothing is left behind then, nor after an interruption.
     """
     begun_s = time.monotonic()
+    teller.act(
+        "A control plane of its own",
+        "It runs in a temporary folder and on free ports, started exactly as `tide up` would start it.",
+    )
     with interruptions(), control_plane.temporary() as control:
-        teller.act(
-            "A control plane of its own",
-            "It runs in a temporary folder and on free ports, exactly as `tide up` would start it.",
-        )
         teller.say(f"Users' requests arrive at http://127.0.0.1:{control.port}.")
         users = traffic.Traffic(traffic.Load(port=control.port))
         with control.connect() as connection:
@@ -162,11 +165,13 @@ def tell(teller: Teller, *, keep: bool = False) -> Report:
                 samples = users.stop()
             play.settle()  # the router's counts come a moment later
         table = report(samples, tuple(play.acts), play.router_counts(), duration_s=time.monotonic() - begun_s)
+        teller.table(table)
         control.keep = keep
         if keep:
             _say_how_to_go_on(teller, control)
     if control.left_behind:
-        problem = f"{len(control.left_behind)} processes did not end when they were told to."
+        problem = f"{len(control.left_behind)} processes did not end when they were told to, and were killed."
+        teller.say(problem)
         table = replace(table, problems=(*table.problems, problem))
     return table
 
@@ -238,6 +243,6 @@ def _must_be(play: _Play, act: Act, phase: str) -> Act:
 def _say_how_to_go_on(teller: Teller, control: Control) -> None:
     home = control.home.root
     teller.act("Everything goes on running", "Only the users have stopped.")
-    teller.say(f"The shop:  http://127.0.0.1:{control.port}")
-    teller.say(f"Look:      tide --home {home} --app shop status --watch")
-    teller.say(f"Stop:      tide --home {home} down --all && rm -r {home.parent}")
+    teller.say(f"Shop:  http://127.0.0.1:{control.port}")
+    teller.say(f"Look:  tide --home {home} --app shop status --watch")
+    teller.say(f"Stop:  tide --home {home} down --all && chmod -R u+w {home.parent} && rm -r {home.parent}")
