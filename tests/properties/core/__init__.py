@@ -1,0 +1,1 @@
+"""Safety rules of the core, over arbitrary states and observations."""
