@@ -209,10 +209,12 @@ class Tide:
     @property
     def answers(self) -> bool:
         """The control plane is there."""
-        try:
-            return self.pid > 0
-        except errors.UnreachableError:
-            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except OSError:
+                return False
+        return True
 
     def log(self) -> str:
         """The end of the control plane's log."""
@@ -284,6 +286,8 @@ class Tide:
         assert not left, f"`tide down --all` left these running: {left}"
 
     def _stopped(self) -> bool:
+        if not self.answers:
+            return False
         with contextlib.suppress(errors.TidegateError), client.Client(self.socket) as connection:
             pid = int(connection.status()["pid"])
             connection.shutdown(apps=True)
