@@ -189,7 +189,7 @@ def _held(rollout: Json, stage: Json) -> str:
 
 
 def _placements(environment: Json) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bright_black")
     for column in ("release", "role", "users", "instances", "requests/s", "errors/s", "requests", "errors"):
         table.add_column(column, justify="left" if column in ("release", "role", "instances") else "right")
     for placement in environment["placements"]:
