@@ -118,7 +118,7 @@ def _changes(report: Report) -> Table:
     for line in report.changes:
         overlap = line.exposed_s if line.phase == "aborted" else line.switch_s
         found.add_row(
-            f"r{line.old or 0} → r{line.new}  {line.name}",
+            f"{f'r{line.old}' if line.old else '  '} → r{line.new}  {line.name}",
             str(line.users_reached),
             _unit(line.took_s, "s", 2),
             _unit(overlap, "s", 3),
