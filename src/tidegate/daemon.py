@@ -173,10 +173,19 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
 
 
 def _verified(content: ContentStore) -> Callable[[str], Path]:
-    """The unpacked tree of a package, every byte of it hashed before anything runs from it."""
+    """The unpacked tree of a package, every byte of it hashed before anything runs from it.
+
+    One that was changed on the disk is unpacked again from its archive; if that is damaged, nothing starts.
+    """
+    log = telemetry.logger("packages")
 
     def path(digest: str) -> Path:
-        content.verify(digest)
+        try:
+            content.verify(digest)
+        except errors.StorageError as error:
+            log.warning("package changed on disk, unpacked again", digest=digest, detail=str(error))
+            content.repair(digest)
+            content.verify(digest)
         return content.path(digest)
 
     return path

@@ -45,7 +45,8 @@ def environment(
     """What the app is started with: a few variables of ours, its configuration, and who and where it is."""
     name = f"{group.id}.{index}"
     data = str(layout.data_of(group.key))
-    found = {"PATH": os.defpath}
+    # The package is what was built, byte for byte: an interpreter that may write must not put caches into it.
+    found = {"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"}
     found |= {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}
     found |= dict(group.environment)
     found.pop(procfs.CHECK_MARK, None)
