@@ -104,8 +104,8 @@ def load_settings(home: paths.Home) -> Settings:
     """As it was started last; defaults for the first time. Raises StorageError."""
     try:
         stored = json.loads(home.settings.read_text("utf-8"))
-    except FileNotFoundError:
-        return Settings()
+    except (FileNotFoundError, NotADirectoryError):
+        return Settings()  # a folder that cannot be one is named when it is made
     except (OSError, ValueError) as error:
         raise errors.StorageError(
             f"The settings {home.settings} cannot be read: {error}.", hint="Mend or remove the file."
