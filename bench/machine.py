@@ -145,12 +145,16 @@ def wait_for(what: str, met: Callable[[], bool], *, limit_s: float = 15.0, every
 # --- ports -----------------------------------------------------------------------------------------
 
 
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> tuple[int, ...]:
-    """Loopback ports in a row that nobody listens on now. Raises BenchError."""
+    """Loopback ports in a row that nobody listens on now, and never the same twice. Raises BenchError."""
     begin = PORTS.start + os.getpid() * 37 % (len(PORTS) // 2)
     for first in range(begin, PORTS.stop - count, count):
         ports = tuple(range(first, first + count))
-        if all(_is_free(port) for port in ports):
+        if _given.isdisjoint(ports) and all(_is_free(port) for port in ports):
+            _given.update(ports)
             return ports
     raise BenchError(f"no {count} ports in a row are free between {begin} and {PORTS.stop}")
 
