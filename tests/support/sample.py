@@ -63,6 +63,8 @@ async def answer(method, path, body):
     if path == "/healthz":
         sick = CONDUCT.get("never_ready") or (DATA / f"sick.{RELEASE}").exists()
         return ("503 Sick" if sick else "200 OK"), {}, {}
+    if path == "/nothing":
+        return "404 Not Found", {}, {}
     if CONDUCT.get("crash_on_request"):
         print("Traceback: about to fail under traffic", flush=True)
         os._exit(7)

@@ -272,6 +272,13 @@ class Tide:
     # --- ending ---
 
     def close(self) -> None:
+        """Stop everything and remove all files."""
+        try:
+            self.end()
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def end(self) -> None:
         """Stop everything, as a user would; what a failed test has broken is ended by pid."""
         left: dict[int, str] = {}
         try:
@@ -282,7 +289,6 @@ class Tide:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             wait_for(lambda: not self.processes(), seconds=10)
-            shutil.rmtree(self.root, ignore_errors=True)
         assert not left, f"`tide down --all` left these running: {left}"
 
     def _stopped(self) -> bool:
