@@ -27,6 +27,7 @@ import signal
 import socket
 import struct
 import threading
+import weakref
 from collections import Counter
 from types import TracebackType
 from typing import Final, Self
@@ -49,7 +50,8 @@ class WebApp:
         self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
         self.port: int = self._socket.getsockname()[1]
         self._loop = asyncio.new_event_loop()
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._loop.set_exception_handler(lambda *_: None)  # clients that vanish are no news
+        self._connections: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self._thread = threading.Thread(target=self._run, name=f"web app {name}", daemon=True)
         self._thread.start()
 
@@ -69,16 +71,22 @@ class WebApp:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(asyncio.start_server(self.serve, sock=self._socket))
+        server = self._loop.run_until_complete(asyncio.start_server(self.serve, sock=self._socket))
         self._loop.run_forever()
-        for writer in self._connections:
+        server.close()
+        self._loop.run_until_complete(self._cut())
+        self._loop.close()
+
+    async def _cut(self) -> None:
+        """Cut every connection, those included that were accepted a moment ago."""
+        await asyncio.sleep(0.01)
+        for writer in list(self._connections):
             writer.transport.abort()
-        tasks = asyncio.all_tasks(self._loop)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._socket.close()
-        self._loop.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until the client closes it."""
@@ -89,7 +97,6 @@ class WebApp:
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.CancelledError):
             pass  # the client is gone, or speaks something else, or `stop` was called
         finally:
-            self._connections.discard(writer)
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

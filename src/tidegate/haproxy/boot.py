@@ -55,11 +55,14 @@ class BootFiles:
         self._seen: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
     def make_folder(self) -> None:
-        """Make the folder, for nobody else to read. Raises StorageError."""
+        """Make the folder, for nobody else to list or to read. Raises StorageError.
+
+        It may be passed through: HAProxy's unprivileged processes meet on sockets in it that are theirs.
+        """
         with _storage("made"):
             for folder in (self._folder, self._folder / TABLES, self._folder / supervisor.ENVIRONMENTS):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
+            self._folder.chmod(0o711)
 
     def prepare(self) -> None:
         """Write what HAProxy reads of the environments, from their records.

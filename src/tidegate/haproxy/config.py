@@ -295,6 +295,7 @@ def base_text(settings: RouterSettings) -> str:
         connections=settings.connections(),
         threads=settings.thread_count(),
         identity=_identity_lines(settings),
+        owner=_owner_words(settings),
         old_process_ms=_milliseconds(settings.old_process_s),
         response_ms=_milliseconds(settings.response_timeout_s),
         tunnel_ms=_milliseconds(settings.tunnel_timeout_s),
@@ -306,6 +307,12 @@ def base_text(settings: RouterSettings) -> str:
 def _identity_lines(settings: RouterSettings) -> str:
     ids = settings.drop_to()
     return "" if ids is None else f"\n    uid {ids[0]}\n    gid {ids[1]}"
+
+
+def _owner_words(settings: RouterSettings) -> str:
+    """Whom the sockets belong to that HAProxy's unprivileged processes use among themselves."""
+    ids = settings.drop_to()
+    return "" if ids is None else f" uid {ids[0]} gid {ids[1]}"
 
 
 def _milliseconds(seconds: float) -> int:

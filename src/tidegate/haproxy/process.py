@@ -28,7 +28,7 @@ STOP_SPARE_S: Final = 10.0
 
 
 class SupervisorState(enum.StrEnum):
-    """What the lock file and the kernel say together."""
+    """What the supervisor's note and the kernel say together."""
 
     SERVING = "serving"
     STOPPING = "stopping"
@@ -66,7 +66,7 @@ class SupervisorProcess:
 
     def launch(self) -> None:
         """Start a supervisor; it adopts a HAProxy that runs. Raises PortTakenError, RouterError."""
-        (self._folder / supervisor.SETTINGS).write_text(json.dumps(self._values(self._settings.drain_s)))
+        self._write_settings(self._values(self._settings.drain_s))
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-S", supervisor.__file__, str(self._folder)],
@@ -92,9 +92,10 @@ class SupervisorProcess:
 
     def stop(self, *, drain_s: float) -> None:
         """Have the supervisor stop HAProxy and end itself. Raises RouterError if it does not."""
-        settings = self._folder / supervisor.SETTINGS
-        values = json.loads(settings.read_text())
-        settings.write_text(json.dumps({**values, "drain_s": drain_s}))
+        note = self._note()
+        if note is None:
+            return
+        self._write_settings({**note["settings"], "drain_s": drain_s})
         self._signal(signal.SIGTERM)
         self.wait_until_ended(drain_s + STOP_SPARE_S)
 
@@ -126,10 +127,13 @@ class SupervisorProcess:
             finally:
                 os.close(process)
 
+    def _write_settings(self, values: dict[str, Any]) -> None:
+        supervisor.write_private(self._folder / supervisor.SETTINGS, json.dumps(values))
+
     def _note(self) -> dict[str, Any] | None:
         """What the supervisor wrote about itself; None: there never was one."""
         try:
-            note = json.loads((self._folder / supervisor.LOCK).read_text())
+            note = json.loads((self._folder / supervisor.NOTE).read_text())
         except (OSError, ValueError):
             return None
         return note if isinstance(note, dict) and isinstance(note.get("pid"), int) else None

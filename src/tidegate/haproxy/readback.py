@@ -8,6 +8,7 @@ have the expected form raises RouterError, so that a wrong value never becomes a
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ _RUNNING: Final = 2
 #: Values of `srv_check_result`: passed, and passed with a wish to be left alone.
 _PASSED: Final = (3, 4)
 _SERVERS_VERSION: Final = "1"
+_STREAM: Final = re.compile(r"(?P<id>0x[0-9a-f]+): proto=.*? be=(?P<backend>\S+) srv=(?P<server>\S+) ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,15 @@ class LiveServer:
     @property
     def path(self) -> str:
         return f"{self.backend}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One request or WebSocket under way in one process."""
+
+    id: str
+    path: str
+    """`backend/server`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +159,17 @@ def map_entries(answer: str) -> tuple[tuple[str, str], ...]:
             raise garbled(answer)
         entries.append((key, value))
     return tuple(entries)
+
+
+def streams(answer: str) -> tuple[Stream, ...]:
+    """What `show sess` lists. Raises RouterError."""
+    found = []
+    for line in answer.splitlines():
+        match = _STREAM.match(line)
+        if match is None:
+            raise garbled(line)
+        found.append(Stream(id=match["id"], path=f"{match['backend']}/{match['server']}"))
+    return tuple(found)
 
 
 def _servers(answer: str, prefix: str, sessions: dict[tuple[str, str], int]) -> tuple[LiveServer, ...]:

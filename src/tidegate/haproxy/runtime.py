@@ -9,11 +9,13 @@ Invariants:
 - A route goes in by `prepare map` ... `commit map @version`. The version is taken before the route in
   force is read, so that a commit that was held up anywhere is refused by HAProxy once a newer one was made.
 - Only a new service or a changed check needs a reload; everything else is said to the running process.
-- Processes of before a reload get routes and servers too: connections that they keep may still ask.
+- Processes of before a reload pass requests on to the current one (base.cfg), so only what they still
+  carry concerns us: it is counted, and cut when its server is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -107,6 +109,7 @@ class HAProxyRouter:
             except RouterError as error:
                 if time.monotonic() > deadline:
                     raise RouterError(f"HAProxy does not start. {self._process.log_tail()}") from error
+                self._keep_supervised()  # it may have been killed since we found it alive
                 time.sleep(ADMISSION_POLL_S)
             else:
                 return
@@ -144,7 +147,7 @@ class HAProxyRouter:
                 self._wire.reload(timeout_s=RELOAD_TIMEOUT_S)
                 processes = self._wire.processes(timeout_s=ANSWER_TIMEOUT_S)
             self._bring_current(processes.worker, table)
-            self._bring_old(processes, table)
+            self._cut_in_old(processes, table)
 
     def observe(self, environment: model.EnvironmentKey) -> model.RouteState:
         """See `ports.Router.observe`."""
@@ -245,11 +248,11 @@ class HAProxyRouter:
     def _bring_servers_in(self, pid: int, table: model.RouteTable) -> readback.Look:
         wants = servers.wanted(table)
         look = self._look(pid, table.key)
-        self._do(pid, servers.bring_in(look.servers, wants, checked=True))
+        self._do(pid, servers.bring_in(look.servers, wants))
         deadline = time.monotonic() + ADMISSION_S
         while servers.pending(look.servers, wants):
             look = self._look(pid, table.key)
-            self._do(pid, servers.admit(look.servers, wants, checked=True))
+            self._do(pid, servers.admit(look.servers, wants))
             if time.monotonic() > deadline:
                 break
             time.sleep(ADMISSION_POLL_S)
@@ -289,27 +292,17 @@ class HAProxyRouter:
         commands = [f"add map @{version} {name} {key} {value}" for key, value in sorted(after.items())]
         self._do(pid, [*commands, f"commit map @{version} {name}"])
 
-    def _bring_old(self, processes: Processes, table: model.RouteTable) -> None:
-        """Tell processes of before a reload what concerns connections that they keep.
+    def _cut_in_old(self, processes: Processes, table: model.RouteTable) -> None:
+        """In processes of before a reload, end what is left to servers that the table does not name.
 
-        They end when the last connection does, at any time: that one does not answer is no fault.
+        Such a process ends with its last connection, at any time: that one does not answer is no fault.
         """
+        prefix, wants = config.owner_prefix(table.key), servers.wanted(table)
         for pid in processes.old:
-            try:
-                self._bring_one_old(pid, table)
-            except RouterError:
-                continue
-
-    def _bring_one_old(self, pid: int, table: model.RouteTable) -> None:
-        look = self._look(pid, table.key, timeout_s=OLD_ANSWER_TIMEOUT_S)
-        wants = servers.wanted(table)
-        known = {path: server for path, server in wants.items() if path.partition("/")[0] in look.counts}
-        self._do(pid, servers.bring_in(look.servers, known, checked=False))
-        self._do(pid, servers.admit(look.servers, known, checked=False))
-        routes = config.map_entries(table)[config.ROUTES]
-        if look.entries[config.ROUTES] and sorted(look.entries[config.ROUTES]) != sorted(routes.items()):
-            self._commit_map(pid, config.ROUTES, routes, table)
-        self._take_servers_out(pid, look, table)
+            with contextlib.suppress(RouterError):
+                (answer,) = self._wire.ask(pid, ["show sess"], timeout_s=OLD_ANSWER_TIMEOUT_S)
+                commands = servers.cut(readback.streams(answer), wants, prefix)
+                self._wire.ask(pid, commands, timeout_s=OLD_ANSWER_TIMEOUT_S)
 
     def _one(self, pid: int, command: str) -> str:
         return self._wire.ask(pid, [command], timeout_s=ANSWER_TIMEOUT_S)[0]

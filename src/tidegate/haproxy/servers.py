@@ -7,8 +7,8 @@ Hides the safe order of HAProxy's server commands. Pure: two lists in, commands 
   drain state, in which it is checked but gets nothing, and admitted when a check has passed.
 - A server cannot be deleted while a connection is attached, an idle one included. Going from drain to
   maintenance closes the idle ones, `shutdown sessions` the others.
-- A process of before a reload makes no checks any more: there a server is admitted at once. It may still
-  get the requests of connections that it has kept.
+- A process of before a reload takes no commands about servers. It gets no new requests either (base.cfg);
+  what is left there, WebSockets and downloads, is ended connection by connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from tidegate.core import model
 from tidegate.haproxy import config
-from tidegate.haproxy.readback import LiveServer
+from tidegate.haproxy.readback import LiveServer, Stream
 
 #: Servers that a table wants, by `backend/name`.
 Wanted = Mapping[str, model.Server]
@@ -33,14 +33,18 @@ def wanted(table: model.RouteTable) -> dict[str, model.Server]:
     return result
 
 
-def bring_in(live: Iterable[LiveServer], wants: Wanted, *, checked: bool) -> list[str]:
+def bring_in(live: Iterable[LiveServer], wants: Wanted) -> list[str]:
     """Add what is missing, correct addresses, take servers that shall rest out of rotation."""
     present = {one.path: one for one in live}
     commands: list[str] = []
     for path, server in wants.items():
         one = present.get(path)
         if one is None:
-            commands += _added(path, server) if checked else _added_unchecked(path, server)
+            commands += [
+                f"add server {path} {config.server_address(server)} {config.SERVER_OPTIONS}",
+                f"enable health {path}",
+                f"set server {path} state drain",
+            ]
             continue
         host = config.canonical_address(server.host)
         if (one.host, one.port) != (host, server.port):
@@ -52,14 +56,14 @@ def bring_in(live: Iterable[LiveServer], wants: Wanted, *, checked: bool) -> lis
     return commands
 
 
-def admit(live: Iterable[LiveServer], wants: Wanted, *, checked: bool) -> list[str]:
+def admit(live: Iterable[LiveServer], wants: Wanted) -> list[str]:
     """Put servers into rotation that have shown that they answer."""
     commands: list[str] = []
     for one in live:
         server = wants.get(one.path)
         if server is None or not server.ready or one.ready or one.maintenance:
             continue
-        if one.checked or not checked:
+        if one.checked:
             commands.append(f"set server {one.path} state ready")
         if one.weight == 0:
             commands.append(f"set server {one.path} weight 1")
@@ -86,11 +90,10 @@ def take_out(live: Iterable[LiveServer], wants: Wanted) -> list[str]:
     return commands
 
 
-def _added(path: str, server: model.Server) -> list[str]:
-    commands = [f"add server {path} {config.server_address(server)} {config.SERVER_OPTIONS}"]
-    return [*commands, f"enable health {path}", f"set server {path} state drain"]
-
-
-def _added_unchecked(path: str, server: model.Server) -> list[str]:
-    state = "ready" if server.ready else "drain"
-    return [f"add server {path} {config.server_address(server)}", f"set server {path} state {state}"]
+def cut(streams: Iterable[Stream], wants: Wanted, prefix: str) -> list[str]:
+    """End the streams to servers of the environment that the table does not name."""
+    return [
+        f"shutdown session {stream.id}"
+        for stream in streams
+        if stream.path.startswith(prefix) and stream.path not in wants
+    ]

@@ -10,7 +10,7 @@ Invariants:
   kernel until the next one, tens of milliseconds later, accepts them: only those in flight are lost.
 - It may itself die at any time (kill -9): HAProxy goes on, and the next supervisor fetches the sockets
   from it by the same protocol. Nothing is closed in between.
-- Who is who is never told by a bare process id: the supervisor is the holder of the lock file, HAProxy is
+- Who is who is never told by a bare process id: the supervisor is the holder of the lock, HAProxy is
   who listens on `master.sock` in the folder, and signals go through process file descriptors.
 - All paths are relative to the folder, which is the working directory: the length limit of Unix socket
   names does not depend on where the folder is.
@@ -34,10 +34,13 @@ from pathlib import Path
 from typing import Any, Final
 
 LOCK: Final = "supervisor.lock"
+NOTE: Final = "supervisor.note"
 SETTINGS: Final = "supervisor.json"
 MASTER_SOCKET: Final = "master.sock"
 ADMIN_SOCKET: Final = "admin.sock"
 FEED_SOCKET: Final = "feed.sock"
+#: Between HAProxy's own processes; see base.cfg.
+SUCCESSOR_SOCKETS: Final = ("public.sock", "links.sock")
 LOG: Final = "haproxy.log"
 BASE: Final = "base.cfg"
 ENVIRONMENTS: Final = "environments"
@@ -247,15 +250,14 @@ class Supervisor:
                 if wait_for_end(self.process, patience_s):
                     break
             collect_children()
-        for leftover in (FEED_SOCKET, MASTER_SOCKET, ADMIN_SOCKET):
+        for leftover in (FEED_SOCKET, MASTER_SOCKET, ADMIN_SOCKET, *SUCCESSOR_SOCKETS):
             Path(leftover).unlink(missing_ok=True)
         self.note("stopped")
 
     def note(self, state: str) -> None:
-        """Write into the lock file who holds it, so that signals reach this process and no other."""
+        """Write down who holds the lock, so that signals reach this process and no other."""
         text = json.dumps({**identity(os.getpid()), "state": state, "settings": self.settings})
-        os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, text.encode(), 0)
+        write_private(Path(NOTE), text)
 
 
 # --- processes -------------------------------------------------------------------------------------
@@ -297,6 +299,15 @@ def listener(path: str) -> int | None:
             return None
         credentials = array.array("i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return credentials[0]
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file, all at once, by one that only we may read. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
 
 
 def wait_for_end(process: int, timeout_s: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -91,13 +92,8 @@ def test_servers_come_and_go_under_load(world: World, blue: WebApp, green: WebAp
         for _ in range(10):
             world.apply(world.table(backend(0, [blue, green])))
             load.wait_for(40)
-            resting = backend(0, [blue, green])
-            resting = model.Backend(
-                service="web",
-                slot=0,
-                check=resting.check,
-                servers=(resting.servers[0], model.Server(**{**_fields(resting.servers[1]), "ready": False})),
-            )
+            both = backend(0, [blue, green])
+            resting = replace(both, servers=(both.servers[0], replace(both.servers[1], ready=False)))
             world.apply(world.table(resting))
             eventually(lambda: _sessions(world, green) == 0)
             world.apply(world.table(backend(0, [blue])))
@@ -298,10 +294,6 @@ def test_slow_clients_do_not_hold_up_others(world: World, blue: WebApp) -> None:
     finally:
         for client in slow:
             client.close()
-
-
-def _fields(one: model.Server) -> dict[str, object]:
-    return {"name": one.name, "host": one.host, "port": one.port}
 
 
 def _sessions(world: World, app: WebApp) -> int | None:

@@ -132,12 +132,12 @@ class World:
         return self.wire.ask(self.processes().worker, commands, timeout_s=1.0)
 
     def supervisor_pid(self) -> int:
-        return int(json.loads((self.folder / supervisor.LOCK).read_text())["pid"])
+        return int(json.loads((self.folder / supervisor.NOTE).read_text())["pid"])
 
     def close(self) -> None:
         """End everything, whatever state it is in."""
         with contextlib.suppress(Exception):
-            os.kill(self.processes().worker, signal.SIGCONT)
+            os.kill(self.wire.processes(timeout_s=1.0).worker, signal.SIGCONT)
         with contextlib.suppress(Exception):
             self.router.stop(drain_s=0)
 
