@@ -263,7 +263,9 @@ class SimStore(MemoryStore):
         if lease.epoch != self.epoch:
             raise Violation("DEPOSED-COMMIT", f"epoch {lease.epoch} has written, {self.epoch} leads")
         if before.version != versioned.version:
-            raise Violation("LOST-UPDATE", f"version {before.version} was overwritten from {versioned.version}")
+            raise Violation(
+                "LOST-UPDATE", f"version {before.version} was overwritten from {versioned.version}"
+            )
         world.committed_now(before.state, state, events)
         return result
 

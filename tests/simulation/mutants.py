@@ -34,6 +34,8 @@ class Mutant:
     """It must be caught within these."""
     caught_by: tuple[str, ...] = field(default=())
     """Names of the violations that prove the rule; empty: any."""
+    survives_because: str = ""
+    """Which other rule does its work. Empty: it must be caught."""
 
 
 @contextmanager
@@ -82,7 +84,9 @@ def _edge_triggered() -> list[Patch]:
 def _commits_not_fenced() -> list[Patch]:
     original = MemoryStore.commit
 
-    def commit(self: Any, lease: ports.Lease, versioned: ports.Versioned, *rest: Any, at: float) -> ports.Versioned:
+    def commit(
+        self: Any, lease: ports.Lease, versioned: ports.Versioned, *rest: Any, at: float
+    ) -> ports.Versioned:
         current = self.load(versioned.state.key)
         tables = self._tables
         ours = replace(lease, holder=tables.holder, epoch=tables.epoch)
@@ -231,7 +235,7 @@ def _no_fence_at_abort() -> list[Patch]:
         route = replace(outcome.state.route, fence=state.route.fence)
         return replace(outcome, state=replace(outcome.state, route=route))
 
-    return [(advance, "abort", abort), (routing, "fenced", lambda before, after: after)]
+    return [(advance, "abort", abort)]
 
 
 def _abort_leaves_at_once() -> list[Patch]:
@@ -298,7 +302,11 @@ def _boot_ignored() -> list[Patch]:
         if held is None or fakes._structure(held.table) != fakes._structure(table):
             self._boot[table.key] = table
 
-    return [(routing, "agrees", agrees), (routing, "in_force", in_force), (fakes.FakeRouter, "_write_boot", write_boot)]
+    return [
+        (routing, "agrees", agrees),
+        (routing, "in_force", in_force),
+        (fakes.FakeRouter, "_write_boot", write_boot),
+    ]
 
 
 def _sessions_ignored() -> list[Patch]:
@@ -359,13 +367,37 @@ MUTANTS: Final = (
     Mutant(name="deadline-counts-while-paused", patches=_deadline_counts_while_paused, profile="buttons"),
     Mutant(name="no-fence-at-abort", patches=_no_fence_at_abort, profile="late"),
     Mutant(name="abort-leaves-at-once", patches=_abort_leaves_at_once, profile="late"),
-    Mutant(name="table-changes-behind-the-fence", patches=_table_changes_behind_the_fence, profile="late", seeds=1_000),
+    Mutant(
+        name="table-changes-behind-the-fence",
+        patches=_table_changes_behind_the_fence,
+        profile="late",
+        seeds=1_000,
+    ),
     Mutant(name="scale-down-first", patches=_scale_down_first),
     Mutant(name="removal-not-gated", patches=_removal_not_gated),
-    Mutant(name="boot-not-in-the-gate", patches=_boot_not_in_the_gate),
+    Mutant(
+        name="boot-not-in-the-gate",
+        patches=_boot_not_in_the_gate,
+        survives_because="a router writes its boot files before it changes what runs, so that a server that is gone "
+        "from the running process is gone from the boot files too; the gate is for routers that do not",
+    ),
     Mutant(name="sessions-ignored", patches=_sessions_ignored),
     Mutant(name="old-workers-ignored", patches=_old_workers_ignored, profile="reload"),
     Mutant(name="stops-out-of-order", patches=_stops_out_of_order),
     Mutant(name="no-fence-check", patches=_no_fence_check, profile="late"),
-    Mutant(name="shift-not-awaited", patches=_paused_shift, profile="late"),
+    Mutant(
+        name="shift-not-awaited",
+        patches=_paused_shift,
+        profile="late",
+        survives_because="holding and finishing ask themselves, in every tick, whether the route is in force; the phase "
+        "tells people what is waited for",
+    ),
 )
+
+CAUGHT: Final = tuple(mutant for mutant in MUTANTS if not mutant.survives_because)
+SURVIVORS: Final = tuple(mutant for mutant in MUTANTS if mutant.survives_because)
+
+
+def by_name(name: str) -> Mutant:
+    """Raises StopIteration for a name that is not in MUTANTS."""
+    return next(mutant for mutant in MUTANTS if mutant.name == name)

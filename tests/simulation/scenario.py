@@ -62,8 +62,22 @@ def character(rng: random.Random, *, bad: bool) -> Character:
         (
             Character(name="never", behaviour=fakes.Behaviour(ready_after_s=math.inf), good=False),
             Character(name="loops", behaviour=fakes.Behaviour(crash_after_s=1.5), good=False),
-            Character(name="weak", behaviour=fakes.Behaviour(), crashes_per_s_of_traffic=0.3, good=False),
-            Character(name="later", behaviour=fakes.Behaviour(crash_after_s=rng.uniform(15, 40)), good=False),
+            Character(
+                name="weak",
+                behaviour=fakes.Behaviour(ready_after_s=0.3, restart_after_s=(0.5,)),
+                crashes_per_s_of_traffic=0.4,
+                good=False,
+            ),
+            Character(
+                name="later",
+                behaviour=fakes.Behaviour(
+                    ready_after_s=0.3,
+                    crash_after_s=rng.uniform(8.0, 30.0),
+                    crash_again_after_s=0.4,
+                    restart_after_s=(0.5,),
+                ),
+                good=False,
+            ),
         )
     )
 
@@ -91,7 +105,8 @@ def app(rng: random.Random) -> App:
             )
         )
     links = [
-        model.Link(service="api", slot=slot, port=9_000 + slot) for slot in range(model.SLOTS if "api" in shape else 0)
+        model.Link(service="api", slot=slot, port=9_000 + slot)
+        for slot in range(model.SLOTS if "api" in shape else 0)
     ]
     return App(services=tuple(services), links=tuple(links))
 

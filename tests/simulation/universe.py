@@ -6,6 +6,7 @@ import hashlib
 import random
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -49,12 +50,12 @@ class Result:
 class Universe:
     """Runs one seed under one profile."""
 
-    def __init__(self, seed: int, profile: str) -> None:
+    def __init__(self, seed: int, profile: str, *, keys: tuple[model.EnvironmentKey, ...] = ()) -> None:
         faults = profiles.draw(profile, random.Random(f"{profile}/{seed}"))
         self.seed = seed
         self.profile = profile
         self.faults: Faults = faults
-        self.world = World(seed, faults)
+        self.world = World(seed, faults, keys=keys)
         self.fates = Fates(self.world)
         self.store = SimStore(self.fates)
         self.world.store = self.store
@@ -70,10 +71,22 @@ class Universe:
 
     def run(self) -> Result:
         """Until it is quiet or something that must not happen has happened."""
+        return self._judged(self._chaos, self._quiet)
+
+    def run_quiet(self) -> Result:
+        """Without any fault or request, from whatever state was committed."""
+        return self._judged(self._quiet)
+
+    def begin_with(self, state: model.EnvironmentState) -> None:
+        """Commit a state that was saved elsewhere."""
+        lease = self.store.acquire("a", ttl_s=1.0)
+        self.store.commit(lease, self.store.load(state.key), state, (), at=0.0)
+
+    def _judged(self, *parts: Callable[[], None]) -> Result:
         violation = detail = ""
         try:
-            self._chaos()
-            self._quiet()
+            for part in parts:
+                part()
         except Violation as error:
             violation, detail = error.name, str(error)
         except Exception as error:  # noqa: BLE001  # whatever the core raises is a finding
@@ -233,9 +246,7 @@ class Universe:
         self.world.reached["rollback asked for"] += 1
         self._start(key, self._asked(release, RolloutKind.ROLLBACK), supersede=supersede)
 
-    def _start(
-        self, key: model.EnvironmentKey, request: model.RolloutRequest, *, supersede: bool
-    ) -> None:
+    def _start(self, key: model.EnvironmentKey, request: model.RolloutRequest, *, supersede: bool) -> None:
         if self.store.rollout_by_request_key(key, request.key) is not None:
             self.world.reached["button pressed twice"] += 1
             return

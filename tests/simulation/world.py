@@ -32,7 +32,8 @@ class Crash(BaseException):
 class World:
     """One universe."""
 
-    def __init__(self, seed: int, faults: Faults) -> None:
+    def __init__(self, seed: int, faults: Faults, *, keys: tuple[model.EnvironmentKey, ...] = ()) -> None:
+        """`keys`: the environments; without them, one or two as the seed has it."""
         self.rng = random.Random(seed)
         self.faults = faults
         self.clock = fakes.ManualClock()
@@ -46,7 +47,8 @@ class World:
         )
         self.store: MemoryStore = MemoryStore(clock=lambda: self.clock.elapsed)
         two = self.rng.random() < faults.two_environments
-        self.keys = (scenario.PRODUCTION, scenario.STAGING) if two else (scenario.PRODUCTION,)
+        one = (scenario.PRODUCTION,)
+        self.keys = keys or ((*one, scenario.STAGING) if two else one)
         self.checkers: list[Checker] = []
         self.reached: Counter[str] = Counter()
         self.trace: list[str] = []
@@ -54,7 +56,7 @@ class World:
         """Number of the control plane's process; another one has no memory of this one."""
         self.landing_late = False
         self.restored = False
-        self.stopped_servers: set[str] = set()
+        self.stopped_servers: set[tuple[model.EnvironmentKey, str]] = set()
         self.stop_before_step = ""
         self.releases: dict[str, scenario.Release] = {}
         self._restored_looks = dict.fromkeys(self.keys, False)
@@ -164,13 +166,14 @@ class World:
         self.note(f"stop {group_id}")
         for instance in self.runtime.instances(group_id):
             if instance.port is not None:
-                self.stopped_servers.add(f"p{placement}-{instance.index}-{instance.port}")
+                self.stopped_servers.add((key, f"p{placement}-{instance.index}-{instance.port}"))
                 self.router.cut_address(instance.port)
         self.runtime.remove(group_id, key="")
 
     def land_routes(self, table: model.RouteTable) -> None:
         """Raises what the router raises, with what was done until then shown to the checkers."""
         key = table.key
+        self.router.settle()
         self.note(f"route {key} fence {table.route.fence} {table.route.exposure_bps} bps")
         sessions = len(self.router.sessions)
         held = self.router.server_names(key)

@@ -24,8 +24,6 @@ HOST: Final = "127.0.0.1"
 FIRST_PORT: Final = 20_000
 #: Crashes older than this are not recent.
 RECENT_S: Final = 300.0
-#: Waiting times between a crash and the next start, the last for ever.
-BACKOFF_S: Final = (1.0, 2.0, 4.0)
 
 
 class ManualClock:
@@ -70,8 +68,12 @@ class Behaviour:
     ready_after_s: float = 1.0
     crash_after_s: float = math.inf
     """After each start, so that it loops."""
+    crash_again_after_s: float | None = None
+    """After each start but the first, if that is different."""
     crashes_max: float = math.inf
     """It recovers after so many crashes."""
+    restart_after_s: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """From each crash to the next start; the last for ever."""
     stop_after_s: float = 0.5
     """From SIGTERM to its end; the group's grace is the limit."""
     exit: str = "exit status 1"
@@ -156,7 +158,7 @@ class FakeRuntime:
             if instance is None:
                 self._start(held, index)
             elif instance.state is InstanceState.EXITED:
-                self._restart(held, instance, moved=True)
+                self._restart(held, instance, moved=True, at=self.clock.elapsed)
         held.instances.sort(key=lambda instance: instance.index)
         self._touch(held)
 
@@ -202,6 +204,10 @@ class FakeRuntime:
     def group(self, group_id: str) -> model.InstanceGroup:
         """What was asked for under this id. Raises KeyError."""
         return self._groups[group_id].group
+
+    def start_revision(self, revision: int) -> None:
+        """Let the next look come after this one, as in a world that is older than the fake."""
+        self._revision = revision
 
     def groups_of(self, environment: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
         """The truth about an environment, without a look being counted."""
@@ -304,20 +310,21 @@ class FakeRuntime:
         behaviour = self.behaviours.get(held.group.digest, self.default)
         instance = _Instance(index=index, port=0, pid=0, behaviour=behaviour)
         held.instances.append(instance)
-        self._restart(held, instance, moved=True)
+        self._restart(held, instance, moved=True, at=self.clock.elapsed)
 
-    def _restart(self, held: _Group, instance: _Instance, *, moved: bool) -> None:
-        now = self.clock.elapsed
+    def _restart(self, held: _Group, instance: _Instance, *, moved: bool, at: float) -> None:
         if moved:
             self._addresses.pop(instance.port, None)
             instance.port = self._free_port()
             self._reserved[instance.port] = held.group.id
             self._addresses[instance.port] = (held, instance)
         instance.pid, self._next_pid = self._next_pid, self._next_pid + 1
-        instance.state, instance.started_at = InstanceState.RUNNING, now
-        instance.due = math.inf
-        if len(instance.crashed_at) < instance.behaviour.crashes_max:
-            instance.due = now + instance.behaviour.crash_after_s
+        instance.state, instance.started_at = InstanceState.RUNNING, at
+        behaviour, crashes = instance.behaviour, len(instance.crashed_at)
+        again_s = behaviour.crash_again_after_s if crashes else None
+        instance.due = at + (behaviour.crash_after_s if again_s is None else again_s)
+        if crashes >= behaviour.crashes_max:
+            instance.due = math.inf
 
     def _free_port(self) -> int:
         if self._reuse_ports:
@@ -329,14 +336,15 @@ class FakeRuntime:
         if instance.state is InstanceState.RUNNING:
             self._crash(instance, at, instance.behaviour.exit)
         elif instance.state is InstanceState.BACKOFF:
-            self._restart(held, instance, moved=False)
+            self._restart(held, instance, moved=False, at=at)
         else:
             instance.due = math.inf
             held.instances.remove(instance)
             self._addresses.pop(instance.port, None)
 
     def _crash(self, instance: _Instance, at: float, how: str) -> None:
-        wait_s = BACKOFF_S[min(len(instance.crashed_at), len(BACKOFF_S) - 1)]
+        waits = instance.behaviour.restart_after_s
+        wait_s = waits[min(len(instance.crashed_at), len(waits) - 1)]
         instance.crashed_at.append(at)
         instance.state, instance.due, instance.exit = InstanceState.BACKOFF, at + wait_s, how
 
@@ -488,6 +496,10 @@ class FakeRouter:
         """What is in force, whether the router can be looked at or not; None when it is down."""
         held = self._running.get(environment)
         return held.route if held is not None and not self.down else None
+
+    def start_revision(self, revision: int) -> None:
+        """Let the next look come after this one, as in a world that is older than the fake."""
+        self._revision = revision
 
     def server_names(self, environment: model.EnvironmentKey) -> tuple[str, ...]:
         """Of all servers that the running router holds."""
@@ -646,9 +658,7 @@ def servers_of(table: model.RouteTable) -> dict[ServerKey, model.Server]:
 def _booted(table: model.RouteTable, now: float, reachable: Callable[[str, int], bool]) -> _Running:
     """A fresh process takes every server for up until a check says otherwise, as HAProxy does."""
     servers = {
-        name: _Server(
-            server=server, up=True, reachable=reachable(server.host, server.port), changed_at=now
-        )
+        name: _Server(server=server, up=True, reachable=reachable(server.host, server.port), changed_at=now)
         for name, server in servers_of(table).items()
     }
     return _Running(table=table, route=table.route, servers=servers)

@@ -1,8 +1,9 @@
-"""SHARE, MONOTONE, BAKE-TIME, STAGES, EXPOSED-UNREADY: who is shown the new release, and since when.
+"""SHARE, MONOTONE, BAKE-TIME, STAGES, EXPOSED-UNREADY, NOT-HOME, NOT-EXPOSED: who is shown the new release, and since when.
 
 Excuses:
 - SHARE: a command sent before the committed route may still land as long as the committed fence has not
   reached the router: nobody can call back what is under way. Once it has, nothing may lift the share.
+- all: a restored backup, whose rollouts and counters say what was, not what is;
 - SHARE, MONOTONE: the route was changed from outside (`World.tampered`).
 - EXPOSED-UNREADY: the commit of a leader that hung comes late; it was right when it was decided;
 - BAKE-TIME: one tick of tolerance; with lagging looks, health seen up to `World.view_age_s` ago counts.
@@ -112,7 +113,9 @@ class ExposureChecker(Checker):
         if rollout is None:
             return
         if (hold.rollout, hold.stage) != (rollout.id, rollout.stage):
-            hold.rollout, hold.stage, hold.healthy_s, hold.healthy_at = rollout.id, rollout.stage, 0.0, LONG_AGO
+            # Zero, but in a universe that begins with a saved state.
+            hold.rollout, hold.stage, hold.healthy_s = rollout.id, rollout.stage, rollout.held_s
+            hold.healthy_at = LONG_AGO
         if self.world.router.route(key) == state.route and self._was_ready(key, rollout.placement, now):
             hold.healthy_at = now
         if runtime and router and now - hold.healthy_at <= self.world.view_age_s:
@@ -137,7 +140,14 @@ class ExposureChecker(Checker):
         events: tuple[model.Event, ...],
     ) -> None:
         was, rollout = before.rollout, after.rollout
-        if was is None or rollout is None or was.id != rollout.id or rollout.phase is not Phase.SHIFTING:
+        self._check_end(key, before, after)
+        if (
+            self.world.restored
+            or was is None
+            or rollout is None
+            or was.id != rollout.id
+            or rollout.phase is not Phase.SHIFTING
+        ):
             return
         if was.phase is Phase.STARTING:
             self._check_first_stage(key, rollout)
@@ -150,6 +160,22 @@ class ExposureChecker(Checker):
         share = after.route.exposure_bps
         if share < before.route.exposure_bps and before.route.canary == after.route.canary:
             raise Violation("MONOTONE", f"{key}: from {before.route.exposure_bps} down to {share} bps")
+
+    def _check_end(
+        self, key: model.EnvironmentKey, before: model.EnvironmentState, after: model.EnvironmentState
+    ) -> None:
+        """What the history calls aborted is seen by nobody, what it calls a success by everybody."""
+        was, last, route = before.rollout, after.last, self.world.router.route(key)
+        if was is None or last is None or last.id != was.id or route is None or self.world.landing_late:
+            return
+        incoming = before.incoming
+        if incoming is None or self.world.restored or self.world.tampered(key):
+            return
+        share = route.exposure_bps if route.canary == incoming.slot else 0
+        if last.phase is Phase.ABORTED and share:
+            raise Violation("NOT-HOME", f"{key}: rollout {last.id} has ended with {share} bps")
+        if last.phase is Phase.SUCCEEDED and share < model.FULL_EXPOSURE:
+            raise Violation("NOT-EXPOSED", f"{key}: rollout {last.id} has succeeded with {share} bps")
 
     def _check_first_stage(self, key: model.EnvironmentKey, rollout: model.Rollout) -> None:
         if rollout.stage != 0:
@@ -166,7 +192,9 @@ class ExposureChecker(Checker):
         if hold_s is None:
             raise Violation("BAKE-TIME", f"{key}: stage {was.stage} waits for a person")
         if held_s + TOLERANCE_S < hold_s:
-            raise Violation("BAKE-TIME", f"{key}: stage {was.stage} held {held_s:.1f} s instead of {hold_s:g}")
+            raise Violation(
+                "BAKE-TIME", f"{key}: stage {was.stage} held {held_s:.1f} s instead of {hold_s:g}"
+            )
         self.world.reached["stage held"] += 1
 
 

@@ -1,6 +1,6 @@
 """NOTIFY, LOST-UPDATE, DEADLINE, PROMOTED-BAD, DOUBLE: what is written down about rollouts.
 
-No excuses, but one tick of tolerance for deadlines. A commit whose answer never arrived counts as what it
+No excuses, but one tick of tolerance for deadlines, and a restored backup, whose counters say what was. A commit whose answer never arrived counts as what it
 is: committed.
 """
 
@@ -69,7 +69,8 @@ class RecordChecker(Checker):
         if phase != self._phase[key] or (
             before.rollout and rollout and rollout.stage != before.rollout.stage
         ):
-            self._phase[key], self._counted_s[key] = phase, 0.0
+            # Zero, but in a universe that begins with a saved state.
+            self._phase[key], self._counted_s[key] = phase, rollout.phase_s if rollout else 0.0
 
     @staticmethod
     def _ended_well(before: model.EnvironmentState, after: model.EnvironmentState) -> bool:
@@ -104,7 +105,7 @@ class RecordChecker(Checker):
         else:
             return
         counted_s = self._counted_s[key]
-        if counted_s + TOLERANCE_S < limit_s:
+        if counted_s + TOLERANCE_S < limit_s and not self.world.restored:
             detail = f"{rollout.reason} after {counted_s:.1f} counted seconds, not {limit_s:g}"  # type: ignore[union-attr]
             raise Violation("DEADLINE", f"{key}: {detail}")
 

@@ -62,7 +62,7 @@ class TrafficChecker(Checker):
     ) -> None:
         owner = self.world.runtime.owner(server.port)
         if owner is None:
-            if name in self.world.stopped_servers:
+            if (key, name) in self.world.stopped_servers:
                 raise Violation("ROUTED-TO-STOPPED", f"{key}: {name} was stopped and takes requests")
             return
         group_id, _, state = owner

@@ -1,0 +1,205 @@
+"""The fakes keep the promises that the real adapters keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tidegate import errors
+from tidegate.core import model
+from tidegate.core.model import InstanceState
+from tidegate.testing import conformance, fakes
+from tidegate.testing.conformance import KEY
+
+#: Virtual seconds that a fake may take for anything.
+PATIENCE_S = 30
+
+
+def _waits_on(clock: fakes.ManualClock) -> conformance.Wait:
+    def wait(condition: Callable[[], bool], otherwise: str) -> None:
+        for _ in range(PATIENCE_S * 2):
+            if condition():
+                return
+            clock.advance(0.5)
+        raise AssertionError(otherwise)
+
+    return wait
+
+
+def _runtime() -> conformance.RuntimeHarness:
+    clock = fakes.ManualClock()
+    return conformance.RuntimeHarness(runtime=fakes.FakeRuntime(clock=clock), wait=_waits_on(clock))
+
+
+def _thrifty_runtime() -> conformance.RuntimeHarness:
+    clock = fakes.ManualClock()
+    runtime = fakes.FakeRuntime(clock=clock, reuse_ports=True, remembers_reboot=False)
+    return conformance.RuntimeHarness(runtime=runtime, wait=_waits_on(clock))
+
+
+def _router() -> conformance.RouterHarness:
+    clock = fakes.ManualClock()
+    router = fakes.FakeRouter(clock=clock)
+
+    def restart() -> None:
+        router.kill()
+        router.start()
+
+    return conformance.RouterHarness(router=router, wait=_waits_on(clock), restart=restart)
+
+
+@pytest.mark.parametrize("make", [_runtime, _thrifty_runtime], ids=["fake", "fake-reusing-ports"])
+@pytest.mark.parametrize("check", conformance.RUNTIME_CHECKS, ids=lambda check: check.__name__)
+def test_runtime(check: Callable[[conformance.MakeRuntime], None], make: conformance.MakeRuntime) -> None:
+    """The fake runtime keeps the promise."""
+    check(make)
+
+
+@pytest.mark.parametrize("check", conformance.ROUTER_CHECKS, ids=lambda check: check.__name__)
+def test_router(check: Callable[[conformance.MakeRouter], None]) -> None:
+    """The fake router keeps the promise."""
+    check(_router)
+
+
+def test_suites_run_as_one_call_each() -> None:
+    """An adapter can be held to all promises by one line."""
+    conformance.check_runtime(_runtime)
+    conformance.check_router(_router)
+
+
+# --- what the fakes do beyond the port ---------------------------------------------------------------
+
+
+def _started(runtime: fakes.FakeRuntime) -> model.InstanceGroup:
+    group = conformance.group(conformance.RuntimeHarness(runtime=runtime, wait=_waits_on(runtime.clock)))
+    runtime.apply(group, key="")
+    runtime.clock.advance(1.0)
+    return group
+
+
+def test_instances_crash_wait_and_come_back() -> None:
+    """A crash is counted, waited for, and the instance keeps its address."""
+    runtime = fakes.FakeRuntime()
+    group = _started(runtime)
+    before = runtime.instances(group.id)[0]
+    runtime.crash(group.id, 0)
+    down = runtime.instances(group.id)[0]
+    assert (down.state, down.ready, down.crashes, down.pid) == (InstanceState.BACKOFF, False, 1, None)
+    runtime.clock.advance(2.5)
+    back = runtime.instances(group.id)[0]
+    assert (back.state, back.ready, back.port) == (InstanceState.RUNNING, True, before.port)
+    assert back.pid != before.pid
+
+
+def test_crash_loop_goes_on_until_it_recovers() -> None:
+    """Crashes happen by the clock, as often as the behaviour says."""
+    loops = fakes.Behaviour(crash_after_s=2.0, crashes_max=2)
+    runtime = fakes.FakeRuntime(default=loops)
+    group = _started(runtime)
+    runtime.clock.advance(60.0)
+    assert {(i.crashes, i.recent_crashes, i.ready) for i in runtime.instances(group.id)} == {(2, 2, True)}
+    runtime.clock.advance(fakes.RECENT_S)
+    runtime.hang(group.id, 0, seconds=1.0)
+    assert runtime.instances(group.id)[0].recent_crashes == 0
+    assert runtime.instances(group.id)[0].ready is False
+
+
+def test_blind_fakes_raise_instead_of_showing_nothing() -> None:
+    """Could not look is not the same as nothing there."""
+    runtime, router = fakes.FakeRuntime(), fakes.FakeRouter()
+    runtime.blind = router.blind = True
+    with pytest.raises(errors.RuntimeAdapterError):
+        runtime.observe(KEY)
+    with pytest.raises(errors.RouterError):
+        router.observe(KEY)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_reboot_leaves_no_process(remembers: bool) -> None:
+    """After a reset groups are exited or forgotten, and another apply starts them elsewhere."""
+    runtime = fakes.FakeRuntime(remembers_reboot=remembers)
+    group = _started(runtime)
+    old_ports = {instance.port for instance in runtime.instances(group.id)}
+    runtime.reboot()
+    states = {instance.state for instance in runtime.instances(group.id)}
+    assert states == ({InstanceState.EXITED} if remembers else set())
+    runtime.apply(group, key="")
+    runtime.clock.advance(1.0)
+    assert all(instance.ready for instance in runtime.instances(group.id))
+    assert not old_ports & {instance.port for instance in runtime.instances(group.id)}
+
+
+def test_sessions_outlive_a_reload_but_not_a_kill() -> None:
+    """The old process serves what it has; a killed one serves nothing."""
+    router = fakes.FakeRouter()
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    table = conformance.table(harness)
+    router.apply(table, key="")
+    server = ("web", 0, "p1-0-20002")
+    router.open_session(KEY, server, seconds=60.0)
+    router.reload()
+    (seen,) = [each for each in router.observe(KEY).servers if each.name == server[2]]
+    assert seen.sessions == 1
+    router.kill()
+    router.start()
+    (seen,) = [each for each in router.observe(KEY).servers if each.name == server[2]]
+    assert seen.sessions == 0
+
+
+def test_new_server_is_up_after_its_check() -> None:
+    """A server that came in at run time takes nothing until it was checked; one that is dead never does."""
+    alive = {20_001, 20_002}
+    router = fakes.FakeRouter(reachable=lambda _host, port: port in alive)
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    one = conformance.table(harness)
+    empty = model.RouteTable(
+        key=one.key,
+        route=one.route,
+        services=one.services,
+        backends=tuple(
+            model.Backend(service=b.service, slot=b.slot, check=b.check, servers=()) for b in one.backends
+        ),
+    )
+    router.apply(empty, key="")
+    router.apply(one, key="")
+    assert router.candidates(KEY, "web", 0) == ()
+    router.clock.advance(1.0)
+    assert [name for name, _ in router.candidates(KEY, "web", 0)] == ["p1-0-20002"]
+    alive.clear()
+    router.settle()
+    router.clock.advance(1.0)
+    router.settle()
+    router.clock.advance(1.0)
+    assert router.candidates(KEY, "web", 0) == ()
+
+
+def test_apply_can_stop_between_its_parts() -> None:
+    """What is raised between two parts leaves the rest undone: the boot files come first."""
+
+    def stop(step: str) -> None:
+        if step == "route":
+            raise errors.RouterError("The connection was lost.")
+
+    router = fakes.FakeRouter()
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    router.apply(conformance.table(harness), key="")
+    router.on_step = stop
+    wider = conformance.table(harness, fence=2, slots=(0, 1), exposure_bps=100)
+    with pytest.raises(errors.RouterError):
+        router.apply(conformance.table(harness, fence=2), key="")
+    seen = router.observe(KEY)
+    assert seen.route is not None
+    assert seen.boot is not None
+    assert (seen.route.fence, seen.boot.route.fence) == (1, 2)
+    assert wider.route.canary == 1
+
+
+def test_clock_shows_what_machines_show() -> None:
+    """Wall clocks jump, monotonic clocks start again at a boot, and true time goes on."""
+    clock = fakes.ManualClock(now=100.0)
+    clock.sleep(5.0)
+    clock.jump(-50.0)
+    assert (clock.now(), clock.monotonic(), clock.elapsed) == (55.0, 5.0, 5.0)
+    clock.reboot()
+    assert (clock.monotonic(), clock.elapsed) == (0.0, 5.0)
