@@ -31,8 +31,7 @@ class TerminalTeller:
 
     def act(self, title: str, text: str) -> None:
         self.number += 1
-        self.out.print()
-        self.out.rule(f"[bold]{self.number}. {safe(title)}[/bold]", align="left", style="bright_black")
+        heading(self.out, f"{self.number}. {title}")
         self.out.print(safe(text))
 
     def say(self, text: str) -> None:
@@ -71,10 +70,18 @@ def demo(tide: Tide, keep: bool) -> int:  # noqa: FBT001 - click's
     return 0 if report.passed else 1
 
 
+def heading(out: Console, text: str) -> None:
+    """With a line to the edge of the terminal, where there is one."""
+    out.print()
+    if out.is_terminal:
+        out.rule(f"[bold]{safe(text)}[/bold]", align="left", style="bright_black")
+    else:
+        out.print(safe(text))
+
+
 def table(out: Console, report: Report) -> None:
     """The final table, with every second of the users' traffic above it."""
-    out.print()
-    out.rule("[bold]What the users saw[/bold]", align="left", style="bright_black")
+    heading(out, "What the users saw")
     for release in report.releases:
         out.print(_tide(report, f"r{release.release}"))
     out.print(_releases(report))

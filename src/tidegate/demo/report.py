@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tidegate.demo import samples as seen
-from tidegate.demo.samples import Failure, Samples, Span
+from tidegate.demo.samples import Failure, Sample, Samples, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,17 +162,22 @@ def _problems(
 
 def _spoilt(samples: Samples, acts: tuple[Act, ...], router: Mapping[int, Count]) -> int:
     """How many failed requests are the bad release's own."""
-    found = 0
-    for act in (act for act in acts if act.kind == "bad"):
-        during = Span(begin_s=act.asked_at_s, end_s=act.ended_at_s)
-        theirs = sum(
-            1
-            for sample in samples
-            if sample.failure in (Failure.SERVER_ERROR, Failure.RESET)
-            and (sample.release == act.new or (sample.release is None and during.holds(sample)))
-        )
-        found += min(theirs, router.get(act.new, Count()).errors)
-    return found
+    return sum(
+        min(len(_suspected(samples, act)), router.get(act.new, Count()).errors)
+        for act in acts
+        if act.kind == "bad"
+    )
+
+
+def _suspected(samples: Samples, act: Act) -> tuple[Sample, ...]:
+    """Failed requests that the release of this act signed, or that nobody signed while it came in."""
+    during = Span(begin_s=act.asked_at_s, end_s=act.ended_at_s)
+    return tuple(
+        sample
+        for sample in samples
+        if sample.failure in (Failure.SERVER_ERROR, Failure.RESET)
+        and (sample.release == act.new or (sample.release is None and during.holds(sample)))
+    )
 
 
 def _release_line(samples: Samples, release: int, counted: Count) -> ReleaseLine:
@@ -197,6 +202,9 @@ def _change_line(samples: Samples, acts: tuple[Act, ...], index: int) -> ChangeL
     end_s = acts[index + 1].asked_at_s if index + 1 < len(acts) else float("inf")
     within = Span(begin_s=act.asked_at_s, end_s=end_s).of(samples)
     change = seen.change(within, act.old, act.new, aborted=act.aborted)
+    met = {sample.user for sample in within if sample.release == act.new}
+    if act.kind == "bad":  # somebody who got nothing but failures met it, too
+        met |= {sample.user for sample in _suspected(samples, act)}
     return ChangeLine(
         name=act.name,
         kind=act.kind,
@@ -209,7 +217,7 @@ def _change_line(samples: Samples, acts: tuple[Act, ...], index: int) -> ChangeL
         took_s=round(act.ended_at_s - act.asked_at_s, 3),
         switch_s=_rounded(change.switch_s, 3),
         exposed_s=_rounded(change.exposed_s, 3),
-        users_reached=change.users_reached,
+        users_reached=len(met),
         users_back=change.users_back,
     )
 

@@ -72,10 +72,9 @@ class Change:
 
     switch_s: float | None
     """From the first request that the new release answered to the last that the old one did, by the times of
-    sending; 0: no request of the old one came later."""
+    sending; 0: no request of the old one came later. None of a change that was aborted: it had no end."""
     exposed_s: float | None
     """From the first request that the new release answered to the last."""
-    users_reached: int
     users_back: int
     """Users who saw the new release, and then the old one. Of a change that was aborted, every user who was
     reached goes back once: only those who then saw the new one again are counted."""
@@ -99,12 +98,10 @@ def change(samples: Samples, old: int | None, new: int, *, aborted: bool) -> Cha
     """How users came from `old` to `new` in these samples; `aborted`: and back again."""
     new_s = [s.sent_at_s for s in samples if s.release == new]
     old_s = [s.sent_at_s for s in samples if s.release == old]
-    reached = {s.user for s in samples if s.release == new}
     moves_allowed = 2 if aborted else 1
     return Change(
-        switch_s=max(0.0, max(old_s) - min(new_s)) if old_s and new_s else None,
+        switch_s=max(0.0, max(old_s) - min(new_s)) if old_s and new_s and not aborted else None,
         exposed_s=max(new_s) - min(new_s) if new_s else None,
-        users_reached=len(reached),
         users_back=sum(1 for moves in _moves(samples, {old, new}).values() if moves > moves_allowed),
     )
 

@@ -34,6 +34,15 @@ def failed(at_s: float, release: int | None = None, kind: Failure = Failure.SERV
     return sample(at_s, release, failure=kind)
 
 
+def test_users_who_got_nothing_but_failures_met_the_bad_release() -> None:
+    """Everybody who was sent to the bad release counts as reached, answered or not."""
+    served = sample(12, 3, user=1)
+    turned_away = sample(12, None, user=2, failure=Failure.SERVER_ERROR)
+    elsewhere = sample(12, 2, user=3)
+    (line,) = reported([served, turned_away, elsewhere], counted=1).changes
+    assert line.users_reached == 2
+
+
 def test_story_without_failures_passes() -> None:
     """Nothing failed and nobody went back: the demo may say so."""
     table = reported(story("2233222", begin_s=9))
