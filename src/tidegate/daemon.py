@@ -39,8 +39,10 @@ LEASE_S: Final = 15.0
 START_LIMIT_S: Final = 30.0
 #: How long stopping all apps may take beyond their own grace.
 STOP_LIMIT_S: Final = 60.0
-#: Loopback ports for calls between services; below Linux's ephemeral range (32768 on).
-LINK_PORTS: Final = range(21000, 21128)
+#: Loopback ports for calls between services: the first free block of this size, below Linux's ephemeral
+#: range (32768 on). Another control plane on this machine has a block of its own.
+LINK_PORTS: Final = range(21000, 32700)
+LINK_PORTS_BLOCK: Final = 128
 DEFAULT_PORT: Final = 8080
 
 
@@ -50,7 +52,8 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    link_ports: tuple[int, int] = (LINK_PORTS.start, LINK_PORTS.stop)
+    link_ports: tuple[int, int] = (LINK_PORTS.start, LINK_PORTS.start + LINK_PORTS_BLOCK)
+    """First, and one behind the last."""
     run_as: str = "auto"
 
 
@@ -105,7 +108,7 @@ def load_settings(home: paths.Home) -> Settings:
     try:
         stored = json.loads(home.settings.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return Settings()  # a folder that cannot be one is named when it is made
+        return Settings(link_ports=_free_link_ports())  # a folder that cannot be one is named when it is made
     except (OSError, ValueError) as error:
         raise errors.StorageError(
             f"The settings {home.settings} cannot be read: {error}.", hint="Mend or remove the file."
@@ -113,6 +116,25 @@ def load_settings(home: paths.Home) -> Settings:
     known = {name: value for name, value in stored.items() if name in Settings.__dataclass_fields__}
     known["link_ports"] = tuple(known.get("link_ports", Settings().link_ports))
     return Settings(**known)
+
+
+def _free_link_ports() -> tuple[int, int]:
+    """For the first start; if no block is free, the first one, whose taken port is then named."""
+    for first in range(LINK_PORTS.start, LINK_PORTS.stop - LINK_PORTS_BLOCK, LINK_PORTS_BLOCK):
+        block = (first, first + LINK_PORTS_BLOCK)
+        if all(_is_free(port) for port in range(*block)):
+            return block
+    return Settings().link_ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _save_settings(home: paths.Home, settings: Settings) -> None:

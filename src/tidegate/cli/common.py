@@ -56,6 +56,10 @@ class Tide:
 
         return manifest.load(self.file)
 
+    def has_one_environment(self) -> bool:
+        """The manifest of this folder leaves no doubt which environment is meant."""
+        return self.app is None and self.file.exists() and len(self.manifest().environments) == 1
+
     def place(self, environment: str | None, connection: client.Client | None = None) -> client.Place:
         """Which environment of which app is meant. Raises RequestError when that is not clear."""
         if self.app is None and self.file.exists():

@@ -24,7 +24,7 @@ from tidegate.client import Json
 def status(tide: Tide, environment: str | None, watch: bool) -> None:  # noqa: FBT001 - click's
     """What runs where, who is served by what, and what is in progress."""
     with tide.connected() as connection:
-        if environment is None and not (watch or tide.file.exists()):
+        if environment is None and not watch and not tide.has_one_environment():
             _all(tide, connection)
             return
         place = tide.place(environment, connection)

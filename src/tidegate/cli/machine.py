@@ -141,7 +141,9 @@ def init(tide: Tide, force: bool) -> None:  # noqa: FBT001 - click's
         tide.file.write_text(text, "utf-8")
     except OSError as error:
         raise errors.StorageError(f"{tide.file} cannot be written: {error.strerror}.") from error
-    tide.out.print(f"Wrote {safe(tide.file)}. Read it, change what is not right, then: tide up, tide deploy.")
+    tide.out.print(
+        f"Wrote {safe(tide.file)}. Read it, change what is not right, then: tide up, tide deploy ENV."
+    )
     tide.print_json({"file": str(tide.file)})
 
 
