@@ -173,7 +173,7 @@ def _section(found: Sequence[Kills]) -> report.Section:
         method=(
             f"{CLIENTS} clients, half of them on kept connections, each asking {PAUSE_S * 1000:.0f} ms "
             f"after its last answer; a kill every {BETWEEN_S:g} s. Lost: requests that were not "
-            "answered, whatever the reason. Gap: from the kill to the first answer to a request sent after it."
+            "answered, whatever the reason. Gap: from the kill to the first answer to a later request."
         ),
         tables=(
             report.Table(
