@@ -51,7 +51,7 @@ class WebApp:
         self.port: int = self._socket.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda *_: None)  # clients that vanish are no news
-        self._connections: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
         self._thread = threading.Thread(target=self._run, name=f"web app {name}", daemon=True)
         self._thread.start()
 
@@ -80,8 +80,8 @@ class WebApp:
     async def _cut(self) -> None:
         """Cut every connection, those included that were accepted a moment ago."""
         await asyncio.sleep(0.01)
-        for writer in list(self._connections):
-            writer.transport.abort()
+        for transport in list(self._connections):
+            transport.abort()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -90,7 +90,7 @@ class WebApp:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until the client closes it."""
-        self._connections.add(writer)
+        self._connections.add(writer.transport)
         try:
             while await self._answer(reader, writer):
                 pass

@@ -30,14 +30,15 @@ import sys
 from pathlib import Path
 from tidegate.haproxy import HAProxyRouter, RouterSettings
 ports = [int(port) for port in sys.argv[2].split(",")]
-HAProxyRouter(Path(sys.argv[1]), RouterSettings(port=ports[0], link_ports=tuple(ports[1:]), drain_s=0)).start()
+settings = RouterSettings(port=ports[0], link_ports=tuple(ports[1:]), drain_s=0)
+HAProxyRouter(Path(sys.argv[1]), settings).start()
 print("started", flush=True)
 sys.stdin.read()
 """
 
 
 def test_router_survives_the_control_plane(tmp_path: Path, blue: WebApp) -> None:
-    """A HAProxy whose control plane was killed with kill -9 serves on and is adopted untouched by the next."""
+    """After kill -9 of the control plane HAProxy serves on, and is adopted untouched by the next."""
     ports = free_ports(3)
     argv = [sys.executable, "-c", OWNER, str(tmp_path / "router"), ",".join(map(str, ports))]
     owner = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -91,7 +92,7 @@ def test_another_port_moves_the_router(world: World, blue: WebApp) -> None:
 
 
 def test_taken_port_is_named(tmp_path: Path) -> None:
-    """A port that somebody else uses is an error with the port and what to do, and nothing is left running."""
+    """A port that somebody else uses is an error that names it and what to do; nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         world = World(tmp_path / "router", RouterSettings(port=port, link_ports=free_ports(1)))
@@ -111,7 +112,7 @@ def test_missing_program_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_that_haproxy_refuses_are_not_put_in_force(world: World, blue: WebApp) -> None:
-    """A start with impossible settings says HAProxy's reason and leaves the running one and its files alone."""
+    """A start with impossible settings says HAProxy's reason and leaves what runs alone."""
     world.apply(world.table(backend(0, [blue])))
     base = (world.folder / supervisor.BASE).read_text()
     with pytest.raises(RouterError, match="nbthread"):
@@ -171,7 +172,7 @@ def test_killed_supervisor_is_replaced_without_a_gap(world: World, blue: WebApp)
 
 
 def test_everything_killed_is_started_anew(world: World, blue: WebApp) -> None:
-    """After kill -9 of supervisor and HAProxy, as after an outage, a start brings the committed routes back."""
+    """After kill -9 of supervisor and HAProxy a start brings the committed routes back."""
     world.apply(world.table(backend(0, [blue])))
     processes = world.processes()
     for pid in (world.supervisor_pid(), processes.master, processes.worker):
@@ -193,7 +194,7 @@ def test_a_stranger_with_the_supervisors_process_id_is_left_alone(world: World) 
 
 
 def test_stop_ends_all_and_start_brings_all_back(world: World, blue: WebApp) -> None:
-    """After a stop nothing listens and no process is left; a start has the routes before anything is applied."""
+    """After a stop nothing listens and no process is left; a start has the routes at once."""
     world.apply(world.table(backend(0, [blue])))
     pids = [world.supervisor_pid(), world.processes().master, world.processes().worker]
     world.router.stop(drain_s=0)
@@ -243,7 +244,7 @@ def test_folder_is_private(world: World, blue: WebApp) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_network_side_does_not_run_as_root(world: World) -> None:
     """Started by root, the process that talks to clients belongs to an unprivileged user."""
-    assert os.stat(f"/proc/{world.processes().worker}").st_uid != 0
+    assert Path(f"/proc/{world.processes().worker}").stat().st_uid != 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests show it")

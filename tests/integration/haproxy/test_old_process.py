@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.haproxy.world import HOST, KEY, World, backend, eventually
+from tests.integration.haproxy.world import HOST, KEY, TOKEN, World, backend, eventually
+from tests.support.http_load import ask
 from tests.support.web_app import WebApp, WebSocket
 from tidegate.core import model
 from tidegate.errors import RouterError
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.real
 def talk(world: World, blue: WebApp, green: WebApp) -> Iterator[WebSocket]:
     """A WebSocket to blue, on a process that has been reloaded away."""
     world.apply(world.table(backend(0, [blue]), backend(1, [green])))
+    assert ask(world.port, HOST).app == "blue"
     with WebSocket(world.port, host=HOST) as talk:
         world.wire.reload(timeout_s=5)
         assert world.processes().old
@@ -41,7 +44,7 @@ def test_sessions_of_the_old_process_are_counted(world: World, talk: WebSocket, 
 def test_server_that_only_the_old_process_uses_is_still_shown(
     world: World, talk: WebSocket, blue: WebApp, green: WebApp
 ) -> None:
-    """A server deleted from the new process, while the old one has its connection, is shown until that ends."""
+    """A server deleted from the new process is shown while the old one has a connection to it."""
     new = world.processes().worker
     path = f"shop.production.web.0/p1-0-{blue.port}"
     world.wire.ask(new, [f"set server {path} state maint", f"del server {path}"], timeout_s=1)
@@ -64,7 +67,7 @@ def test_removal_cuts_connections_in_the_old_process(world: World, talk: WebSock
 def test_flip_reaches_connections_that_the_old_process_keeps(
     world: World, blue: WebApp, green: WebApp
 ) -> None:
-    """A client that keeps its connection over a reload and a flip gets the new release at its next request."""
+    """A client that keeps its connection over a reload and a flip gets the new release next."""
     world.apply(world.table(backend(0, [blue])))
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", world.port)) as kept:
         assert _get(kept) == "blue"
@@ -76,7 +79,7 @@ def test_flip_reaches_connections_that_the_old_process_keeps(
 
 
 def test_old_process_that_hangs_makes_sessions_unknown(world: World, talk: WebSocket, blue: WebApp) -> None:
-    """Sessions are unknown, not zero, while an old process does not answer; changes go through all the same."""
+    """Sessions are unknown, not zero, while an old process does not answer; changes go through."""
     (old,) = world.processes().old
     os.kill(old, signal.SIGSTOP)
     try:
@@ -88,15 +91,45 @@ def test_old_process_that_hangs_makes_sessions_unknown(world: World, talk: WebSo
     assert {one.sessions for one in world.router.observe(KEY).servers} == {1}
 
 
+def test_old_process_passes_on_who_the_client_is(world: World, blue: WebApp, green: WebApp) -> None:
+    """A request passed on keeps its client's address, its canary side and its preview, as if sent anew."""
+    slots = (backend(0, [blue]), backend(1, [green]))
+    world.apply(world.table(*slots))
+    token = {"Host": HOST, "X-Tidegate-Preview": TOKEN, "X-Forwarded-For": "6.6.6.6"}
+    for headers, app in (({"Host": HOST}, "blue"), (token, "green")):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", world.port)) as kept:
+            assert _get(kept) == "blue"
+            world.wire.reload(timeout_s=5)
+            world.apply(world.table(*slots, canary=1, exposure_bps=0))
+            kept.request("GET", "/headers", headers=headers)
+            answer = kept.getresponse()
+            seen = json.loads(answer.read())
+            assert answer.getheader("X-App") == app
+            assert answer.getheader("Set-Cookie", "").startswith("tidegate_user=")
+            assert (seen["x-forwarded-for"], seen["x-forwarded-host"]) == ("127.0.0.1", HOST)
+        world.apply(world.table(*slots))
+
+
+def test_old_process_passes_on_internal_calls(world: World, blue: WebApp, green: WebApp) -> None:
+    """A kept connection to a link port finds the slot's present servers after a reload."""
+    link = world.settings.link_ports[0]
+    world.apply(world.table(backend(0, [blue], link_port=link)))
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", link)) as kept:
+        assert _get(kept) == "blue"
+        world.wire.reload(timeout_s=5)
+        world.apply(world.table(backend(0, [green], link_port=link)))
+        assert _get(kept) == "green"
+
+
 def test_counts_of_two_processes_are_added_and_told_apart(world: World, talk: WebSocket) -> None:
     """While an old process lives its counts are part of the sum, under a generation that names both."""
     both = world.router.observe(KEY)
-    assert both.generation.count("+") == 1
+    assert sum(one.requests for one in both.traffic) == 1
     talk.close()
     eventually(lambda: not world.processes().old)
-    assert world.router.observe(KEY).generation == both.generation.split("+")[-1] or (
-        world.router.observe(KEY).generation in both.generation
-    )
+    alone = world.router.observe(KEY)
+    assert (len(both.generation.split("+")), alone.generation in both.generation.split("+")) == (2, True)
+    assert sum(one.requests for one in alone.traffic) == 0
 
 
 def test_looking_while_processes_come_and_go_never_lies(world: World, blue: WebApp, green: WebApp) -> None:

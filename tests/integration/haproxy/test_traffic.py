@@ -75,7 +75,7 @@ def test_no_request_fails_over_reloads_and_websockets_stay(world: World, blue: W
 
 
 def test_a_flip_does_not_cut_websockets(world: World, blue: WebApp, green: WebApp) -> None:
-    """A WebSocket opened on the old release goes on there after the flip; a new one reaches the new release."""
+    """A WebSocket on the old release goes on there after the flip; a new one reaches the new release."""
     both = (backend(0, [blue]), backend(1, [green]))
     world.apply(world.table(*both))
     with WebSocket(world.port, host=HOST) as old:
@@ -102,7 +102,7 @@ def test_servers_come_and_go_under_load(world: World, blue: WebApp, green: WebAp
 
 
 def test_a_new_server_gets_nothing_before_its_check_passed(world: World, blue: WebApp, green: WebApp) -> None:
-    """An instance that is not healthy yet gets no request; it does once its check passes, without an error."""
+    """An instance that is not healthy yet gets no request; it does once its check passes."""
     green.healthy = False
     world.apply(world.table(backend(0, [blue])))
     table = world.table(backend(0, [blue, green]))

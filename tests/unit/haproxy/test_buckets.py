@@ -23,7 +23,6 @@ def test_hash_is_the_published_one(data: bytes, value: int) -> None:
     assert xxh32(data) == value
 
 
-@pytest.mark.slow
 def test_a_hundred_thousand_users_are_exposed_at_the_share() -> None:
     """The number of exposed users is within the binomial 99.9 % interval for each share."""
     buckets = [bucket("salt", f"{number:08x}") for number in range(100_000)]
