@@ -54,6 +54,7 @@ class Controller:
         self._lease = lease
         self._renewed_at = renewed_at
         self._stepped_at: dict[model.EnvironmentKey, float] = {}
+        self._newest: dict[tuple[model.EnvironmentKey, str], int] = {}
 
     def renew_if_due(self) -> None:
         """Renew the lease after a third of its time. Raises FencedError when it is no longer ours."""
@@ -126,7 +127,21 @@ class Controller:
             routes = self._adapters.router.observe(key)
         except (errors.AdapterError, errors.MachineError) as error:
             failures.append(execute.Failure(key=f"observe-router:{key}", error=error))
+        if runtime is not None and self._goes_back(key, "runtime", runtime.revision):
+            runtime = None
+        if routes is not None and self._goes_back(key, "router", routes.revision):
+            routes = None
         return model.Observation(runtime=runtime, routes=routes), tuple(failures)
+
+    def _goes_back(self, key: model.EnvironmentKey, source: str, revision: int) -> bool:
+        """Older than what this process has seen, committed or not.
+
+        The state alone does not know: it remembers a revision only together with something else that is
+        worth a commit (simulation seed 658, deposed).
+        """
+        newest = self._newest.get((key, source), revision)
+        self._newest[key, source] = max(newest, revision)
+        return revision < newest
 
     def _elapsed_s(self, key: model.EnvironmentKey) -> float:
         """Since the last step of this process: time in which nobody looked does not count."""
