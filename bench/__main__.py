@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 from bench import machine, report
+from tidegate import errors
 
 #: In the order in which they run, and stand on the page.
 PARTS: Final = ("rollouts", "flip", "router", "kills", "store", "loop")
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         begun_s = time.monotonic()
         try:
             section: report.Section = importlib.import_module(f"bench.{name}").measure(quick=options.quick)
-        except machine.BenchError as error:
+        except (machine.BenchError, errors.TidegateError) as error:
             failed.append(name)
             print(f"! {name} could not be measured: {error}")
             continue

@@ -80,12 +80,12 @@ def probing(port: int, host: str) -> Iterator[load.Load]:
 
 def measure(*, quick: bool) -> report.Section:
     """Run the part."""
-    count, bare_count, inside_count = (40, 100, 20) if quick else (200, 200, 60)
+    count, bare_count, inside_count = (40, 100, 20) if quick else (200, 200, 50)
     with machine.folder() as root:
         bare, seen_bare = _bare(root, bare_count)
     with plane.running(SWITCHED, MANUAL) as running, running.connect() as connection:
         deploys, seen_deploys = _probed(
-            running.port, SWITCHED.host, lambda: _deploys(connection, running.releases, count)
+            running.port, SWITCHED.host, lambda: _deploys(connection, running.releases, count // 2)
         )
         committed = flips_s(seen_deploys, _from_commit(connection, SWITCHED, deploys.decisions))
         promotions, seen_promotions = _probed(

@@ -19,7 +19,7 @@ MANY: Final = 10
 
 def measure(*, quick: bool) -> report.Section:
     """Run the part."""
-    seconds = 8.0 if quick else 30.0
+    seconds = 8.0 if quick else 15.0
     rows = [_quiet(count, seconds) for count in (0, 1, MANY)]
     skipped: tuple[str, ...] = ()
     tables = [
@@ -31,7 +31,7 @@ def measure(*, quick: bool) -> report.Section:
     if importlib.util.find_spec("tests.simulation.__main__") is None:
         skipped = ("simulated universes per second: tests.simulation cannot be run yet",)
     else:
-        tables.append(_simulation(40 if quick else 300))
+        tables.append(_simulation(20 if quick else 100))
     return report.Section(
         name="loop",
         title="What a quiet control plane costs",

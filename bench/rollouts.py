@@ -29,7 +29,7 @@ CANARY: Final = plane.Site(name="canary", strategy=f"{{canary: {{{_STEPS}}}}}")
 COLD_SWITCH: Final = plane.Site(name="cold-switch", keep_warm="1s")
 COLD_CANARY: Final = plane.Site(name="cold-canary", strategy=CANARY.strategy, keep_warm="1s")
 #: Site and how many rollouts, quick and full.
-RUNS: Final = ((SWITCH, 10, 50), (CANARY, 6, 50), (COLD_SWITCH, 4, 15), (COLD_CANARY, 3, 10))
+RUNS: Final = ((SWITCH, 10, 50), (CANARY, 6, 50), (COLD_SWITCH, 4, 12), (COLD_CANARY, 3, 8))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Router: CPU per request and throughput of Tidegate's generated configuration, beside its rivals.
 
+Rounds are short and many: on a shared machine what disturbs one proxy shall disturb its neighbours in time.
+
 All proxies stand before the same origin, run on processor 0 with one thread, and are asked in turns by the
 same load from processor 1, where the origin runs too. What a proxy costs is the CPU time of its processes by
 request; the rate of requests depends on processor 1 as well. Neighbours: `proxies`, `wrk`, `load`.
@@ -57,7 +59,7 @@ def contenders(root: Path, origin: int) -> dict[str, Callable[[int], Pids]]:
 
 def measure(*, quick: bool) -> report.Section:
     """Run the part."""
-    rounds, seconds = (5, 2.0) if quick else (9, 3.0)
+    rounds, seconds = (10, 1.0) if quick else (24, 1.0)
     skipped: list[str] = []
     with machine.folder() as root, contextlib.ExitStack() as stack:
         origin_port, *ports = machine.free_ports(6)
