@@ -13,7 +13,7 @@ from tests.support.builders import perfect
 from tidegate.core import advance, model, placements, reconcile, requests, routing
 from tidegate.core.effects import ApplyGroup, RemoveGroup
 from tidegate.core.lifecycle import TRANSITIONS
-from tidegate.core.model import SLOTS, EnvironmentState, Phase, Reason, Role, Route
+from tidegate.core.model import SLOTS, EnvironmentState, Observation, Phase, Reason, Role, Route
 
 Travelled = list[Tick | Asked]
 SOME = settings(max_examples=40, deadline=None)
@@ -22,6 +22,14 @@ SOME = settings(max_examples=40, deadline=None)
 def ticks(travelled: Travelled) -> list[Tick]:
     """The steps of a journey that were looks."""
     return [step for step in travelled if isinstance(step, Tick)]
+
+
+def fresh(tick: Tick) -> Observation:
+    """What of a look is not older than what was seen before."""
+    seen, before = tick.seen, tick.before
+    runtime = seen.runtime if seen.runtime and seen.runtime.revision >= before.seen_runtime else None
+    routes = seen.routes if seen.routes and seen.routes.revision >= before.seen_router else None
+    return Observation(runtime=runtime, routes=routes)
 
 
 # --- rules -----------------------------------------------------------------------------------------
@@ -64,17 +72,68 @@ def began_to_abort(before: EnvironmentState, after: EnvironmentState) -> bool:
 def what_was_not_seen_starts_and_stops_nothing(travelled: Travelled) -> None:
     """None is not empty: no start without the runtime, no stop without both, old looks count as none."""
     for tick in ticks(travelled):
-        seen = placements.fresh(tick.before, tick.seen)
+        seen = fresh(tick)
         if seen.groups is None:
             assert not any(isinstance(effect, ApplyGroup | RemoveGroup) for effect in tick.effects)
         if seen.routes is None:
             assert not any(isinstance(effect, RemoveGroup) for effect in tick.effects)
 
 
+def what_serves_is_drained_before_it_is_stopped(travelled: Travelled) -> None:
+    """It is cleared when it was seen unreachable and without connections, or had its time; then it stops."""
+    for tick in ticks(travelled):
+        seen, after = fresh(tick), tick.after
+        for placement in after.in_role(Role.RETIRING):
+            before = tick.before.placement(placement.id)
+            assert before is not None
+            for name in set(placement.cleared) - set(before.cleared):
+                service = placement.spec.service(name)
+                assert seen.groups is not None
+                assert seen.routes is not None
+                assert placement.slot not in routing.routed_slots(seen.routes.route)
+                assert not any(
+                    name in dependent.needs and placements.group(placement, dependent.name, seen.groups)
+                    for dependent in placement.spec.services
+                )
+                assert service is not None
+                open_ = [
+                    s.sessions for s in seen.routes.servers if (s.service, s.slot) == (name, placement.slot)
+                ]
+                assert (
+                    not service.serves
+                    or placement.idle_s >= service.drain_s
+                    or not any(sessions != 0 for sessions in open_)
+                )
+        for effect in tick.effects:
+            stopped = isinstance(effect, RemoveGroup) and owner(after, effect.group_id)
+            if stopped and stopped[1].serves:
+                assert stopped[1].name in stopped[0].cleared
+
+
+def owner(state: EnvironmentState, group_id: str) -> tuple[model.Placement, model.ServiceSpec] | None:
+    """Whose group that is, if the state knows it."""
+    for placement in state.placements:
+        for service in placement.spec.services:
+            if model.group_id(state.key, placement.id, service.name) == group_id:
+                return placement, service
+    return None
+
+
+def every_end_was_seen_in_force(travelled: Travelled) -> None:
+    """A rollout ends, well or not, only when the router was seen to hold its last route."""
+    for tick in ticks(travelled):
+        was, last = tick.before.rollout, tick.after.last
+        if was is None or last is None or last.id != was.id or was.phase.ended:
+            continue
+        routes = fresh(tick).routes
+        assert routes is not None
+        assert routing.in_force(tick.before.route, routes)
+
+
 def nothing_is_ended_unseen(travelled: Travelled) -> None:
     """A placement leaves the state only when runtime and router were both seen without it."""
     for tick in ticks(travelled):
-        seen = placements.fresh(tick.before, tick.seen)
+        seen = fresh(tick)
         kept = [placement.id for placement in tick.outcome.state.placements]
         for placement in tick.before.placements:
             if placement.id in kept:
@@ -120,11 +179,18 @@ def exposure_grows_by_one_stage_that_was_earned(travelled: Travelled) -> None:
             continue
         if rollout.reason is Reason.FAST_FORWARD:
             assert not was.paused
+            assert serving_at_all(tick)
             continue
         assert rollout.stage == was.stage + 1
         hold_s = was.current_stage.hold_s
         assert hold_s is not None
         assert was.held_s + min(max(tick.look.dt_s, 0.0), advance.TICK_MAX_S) >= hold_s
+
+
+def serving_at_all(tick: Tick) -> bool:
+    """Runtime and router were both seen with the incoming release at work."""
+    seen, incoming = fresh(tick), tick.before.incoming
+    return incoming is not None and placements.serves_at_all(incoming, seen)
 
 
 def only_healthy_seen_unpaused_time_is_held(travelled: Travelled) -> None:
@@ -136,7 +202,7 @@ def only_healthy_seen_unpaused_time_is_held(travelled: Travelled) -> None:
         assert was.phase is Phase.HOLDING
         assert not was.paused
         assert rollout.held_s - was.held_s <= min(max(tick.look.dt_s, 0.0), advance.TICK_MAX_S) + 1e-9
-        seen = placements.fresh(tick.before, tick.seen)
+        seen = fresh(tick)
         incoming = tick.before.incoming
         assert incoming is not None
         assert placements.ready_to_serve(incoming, seen)
@@ -209,6 +275,8 @@ def the_live_release_changes_only_by_success(travelled: Travelled) -> None:
 RULES: Final[tuple[Callable[[Travelled], None], ...]] = (
     a_group_is_never_stopped_while_a_router_may_send_to_it,
     what_was_not_seen_starts_and_stops_nothing,
+    what_serves_is_drained_before_it_is_stopped,
+    every_end_was_seen_in_force,
     nothing_is_ended_unseen,
     the_fence_only_grows_and_grows_with_every_change,
     nobody_is_exposed_beyond_the_committed_stage,
@@ -221,7 +289,7 @@ RULES: Final[tuple[Callable[[Travelled], None], ...]] = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps())
 def test_no_rule_is_ever_broken(journey: Steps) -> None:
     """Whatever is asked and seen, in whatever order, every rule above holds at every step."""
