@@ -13,7 +13,9 @@ from tidegate import manifest
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-WEB = f"#!{sample.PYTHON}\n" + """
+WEB = (
+    f"#!{sample.PYTHON}\n"
+    + """
 import http.server, os
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -24,6 +26,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Page).serve_forever()
 """
+)
 
 
 def test_init_up_deploy_is_all_it_takes(idle: Tide) -> None:

@@ -35,7 +35,6 @@ from tests.support import sample
 from tidegate import client, errors
 from tidegate.artifacts import package
 from tidegate.client import Json
-from tidegate.haproxy import supervisor
 
 T = TypeVar("T")
 
@@ -88,6 +87,7 @@ def is_alive(pid: int) -> bool:
 
 def kill(pid: int) -> None:
     """SIGKILL, and wait for the end."""
+    assert pid > 1, "0 and 1 are more than a process"
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not is_alive(pid), seconds=10)
@@ -239,9 +239,10 @@ class Tide:
         return {pid: words for pid, words in _everybody() if _belongs(pid, words, str(self.home))}
 
     def supervisor(self) -> int:
-        """Pid of HAProxy's supervisor."""
-        note = json.loads((self.home / "router" / supervisor.LOCK).read_text())
-        return int(note["pid"])
+        """Pid of HAProxy's supervisor; 0: none runs."""
+        folder = str(self.home / "router")
+        found = [pid for pid, words in _everybody() if words.endswith(f"supervisor.py {folder}")]
+        return max(found, default=0)
 
     def master(self) -> int:
         """Pid of HAProxy's master process. Fails if nobody listens."""
@@ -253,7 +254,7 @@ class Tide:
 
     def _haproxy(self) -> tuple[int, int]:
         folder = str(self.home / "router")
-        found = [pid for pid, words in _everybody() if "haproxy -W" in words and _cwd(pid) == folder]
+        found = [pid for pid, words in _everybody() if "/bin/haproxy " in words and _cwd(pid) == folder]
         workers = [pid for pid in found if _parent(pid) in found]
         masters = [pid for pid in found if pid not in workers]
         return max(masters, default=0), max(workers, default=0)
@@ -482,7 +483,7 @@ def _everybody() -> Iterator[tuple[int, str]]:
         if entry.isdigit() and int(entry) != os.getpid() and is_alive(int(entry)):
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                yield int(entry), b" ".join(words).decode("utf-8", "replace")
+                yield int(entry), b" ".join(words).decode("utf-8", "replace").rstrip()
 
 
 def _belongs(pid: int, words: str, home: str) -> bool:

@@ -1,0 +1,169 @@
+"""HAProxy dies, hangs, or is changed by hand in the middle of a canary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from tests.support import sample
+from tests.support.tide import App, Tide, kill, wait_for
+from tests.support.users import Users
+from tidegate.client import Json
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+#: From the kill of HAProxy to the next answer, on a machine that does nothing else.
+BACK_LIMIT_S = 1.0
+
+
+def _shop(tide: Tide, strategy: object) -> App:
+    web = sample.service("web", route="*", instances=2)
+    production = {"strategy": strategy, "keep_warm": "1m"}
+    app = tide.app("shop", services={"web": web}, environments={"production": production})
+    app.open()
+    return app
+
+
+def _back_after_s(app: App, began_s: float) -> float:
+    """How long after `began_s` a new connection is answered."""
+
+    def answered() -> bool:
+        try:
+            return app.get().status == 200
+        except OSError:
+            return False
+
+    wait_for(answered)
+    return time.monotonic() - began_s
+
+
+VICTIMS: dict[str, Callable[[Tide], int]] = {
+    "worker": lambda tide: tide.worker(),
+    "master": lambda tide: tide.master(),
+    "supervisor": lambda tide: tide.supervisor(),
+}
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_killed_router_is_back_with_the_committed_exposure(
+    tide: Tide, victim: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After kill -9 at each step the router serves within a second, never more users than committed see the canary."""
+    app = _shop(tide, sample.canary("10%", "40%", every="manual"))
+    lines = []
+    for share in (1000, 4000):
+        if share == 1000:
+            app.hold()
+        else:
+            app.act("promote")
+            wait_for(lambda: app.exposure() == 4000)
+            app.wait_phase("holding")
+        pid = VICTIMS[victim](tide)
+        with Users(tide.port, think_s=0.05) as users:
+            wait_for(lambda: len(users.asked) > 100)
+            began_s = time.monotonic()
+            kill(pid)
+            back_s = _back_after_s(app, began_s)
+            assert app.exposure() == share
+            wait_for(lambda: tide.supervisor() not in (0, pid))
+            asked = len(users.asked)
+            wait_for(lambda: len(users.asked) > asked + 100)
+        lines.append(
+            f"kill -9 of the {victim} at {share / 100:g} %: back after {back_s:.3f} s; {users.summary()}"
+        )
+        assert back_s < BACK_LIMIT_S, lines
+        late = [one for one in users.failures if one.sent_at_s > began_s + BACK_LIMIT_S]
+        assert not late, late
+        if victim == "supervisor":
+            assert not users.failures, users.summary()
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))  # noqa: T201
+    app.act("promote")
+    assert app.wait_ended()["live"] == 2
+    assert app.get().release == "r2"
+
+
+def test_route_changed_by_hand_is_put_back(tide: Tide) -> None:
+    """An operator's change of the running router is undone, and the history has before and after."""
+    app = _shop(tide, sample.canary("10%", every="manual"))
+    app.hold()
+    value = app.route()
+    parts = value.split(":")
+    for exposure in ("9999", "0"):
+        by_hand = ":".join([*parts[:3], exposure, *parts[4:]])
+        tide.haproxy(f"set map routes.map shop.production. {by_hand}")
+        assert app.exposure() in (int(exposure), 1000)
+        wait_for(lambda: app.exposure() == 1000)
+        corrected = wait_for(lambda: [e for e in app.events() if e["reason"] == "changed-from-outside"])
+        assert f"canary 1 at {int(exposure) / 100:g} %; put back" in corrected[-1]["detail"]
+        assert "at 10 %" in corrected[-1]["detail"]
+        parts = app.route().split(":")
+
+
+def test_server_taken_out_by_hand_is_put_back(tide: Tide) -> None:
+    """A server that an operator disables in the running router is brought in again."""
+    app = _shop(tide, "switch")
+
+    def states() -> dict[str, str]:
+        rows = [row.split(",") for row in tide.haproxy("show stat").splitlines()]
+        return {r[1]: r[17] for r in rows if r[0] == "shop.production.web.0" and r[1] != "BACKEND"}
+
+    wait_for(lambda: list(states().values()) == ["UP", "UP"])
+    with Users(tide.port) as users:
+        tide.haproxy(f"disable server shop.production.web.0/{min(states())}")
+        assert "MAINT" in states().values()
+        wait_for(lambda: list(states().values()) == ["UP", "UP"])
+    assert not users.failures, users.summary()
+
+
+def test_hanging_router_stops_nothing_but_progress(tide: Tide) -> None:
+    """While the router hangs no stage ends and nothing is stopped; afterwards all goes on without a restart."""
+    app = _shop(tide, sample.canary("50%", every="4s"))
+    with Users(tide.port) as users:
+        app.hold()
+        pids, worker, master = app.pids(1) | app.pids(2), tide.worker(), tide.master()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            wait_for(lambda: app.look()["failures"])
+            threading.Event().wait(3)
+            hanging = app.look()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert hanging["rollout"]["phase"] == "holding"
+        assert hanging["rollout"]["held_s"] < 4
+        assert app.pids(1) | app.pids(2) == pids
+        ended = app.wait_ended()
+        wait_for(lambda: not app.look()["failures"])
+    assert ended["live"] == 2
+    assert (tide.worker(), tide.master()) == (worker, master)
+    assert not users.failures, users.summary()
+
+
+def test_killed_instance_is_seen_by_nobody(tide: Tide) -> None:
+    """Kill -9 of instances under load: requests that can be repeated are answered elsewhere, and it comes back."""
+    app = _shop(tide, "switch")
+
+    def web() -> Json:
+        found: Json = app.look()["placements"][0]["services"][0]
+        return found
+
+    def is_back(index: int, crashes: int) -> bool:
+        seen = web()
+        instance = seen["instances"][index]
+        return bool(instance["crashes"] > crashes and instance["ready"] and seen["up"] == 2)
+
+    with Users(tide.port, think_s=0.03) as users:
+        wait_for(lambda: len(users.asked) > 50)
+        for index in (0, 1, 0, 1):
+            instance = web()["instances"][index]
+            kill(instance["pid"])
+            wait_for(partial(is_back, index, instance["crashes"]))
+    assert [instance["crashes"] for instance in web()["instances"]] == [2, 2]
+    assert not users.failures, users.summary()
