@@ -88,8 +88,9 @@ def _report(batches: Iterable[Result], processes: int) -> int:
             _say(f"{result.detail}\n  {replay_hint(result)}")
     wall_s = time.monotonic() - began
     _say("\n".join(summary(reached)))
+    days = simulated_s / 86_400
     _say(
-        f"{count:,} universes, {rollouts:,} rollouts, {simulated_s / 86_400:.1f} simulated days in {wall_s:.0f} s: "
+        f"{count:,} universes, {rollouts:,} rollouts, {days:.1f} simulated days in {wall_s:.0f} s: "
         f"{count / wall_s:.1f} universes per second on {processes} processes, {len(failed)} violations"
     )
     return 1 if failed else 0

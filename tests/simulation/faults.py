@@ -89,7 +89,7 @@ class Fates:
         self.world.later(self.world.rng.uniform(0.2, LATE_MAX_S), land)
 
     @staticmethod
-    def _unless(answered: bool, kind: str) -> None:  # noqa: FBT001  # one fact
+    def _unless(answered: bool, kind: str) -> None:
         if not answered and kind == "routes":
             raise errors.RouterError("The router has not answered in time.")
         if not answered:
@@ -212,13 +212,18 @@ class SimRouter:
 
 
 class SimStore(MemoryStore):
-    """The store of a universe: commits can kill their caller, before or after, or come when it is too late."""
+    """The store of a universe: a commit can kill its caller, before or after, or come too late."""
 
     def __init__(self, fates: Fates) -> None:
         super().__init__(clock=lambda: fates.world.clock.elapsed)
         self._fates = fates
         self.observed: dict[model.EnvironmentKey, model.Observation] = {}
         """What the leader decided on last, for the effects of a commit that comes late."""
+
+    def peek(self, key: model.EnvironmentKey) -> model.EnvironmentState:
+        """The committed state, for those who look at the truth many times a second."""
+        stored = self._tables.states.get(key)
+        return stored.state if stored is not None else model.EnvironmentState(key=key)
 
     @property
     def epoch(self) -> int:

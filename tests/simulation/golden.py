@@ -79,6 +79,8 @@ def brought_to_rest(state: model.EnvironmentState) -> Result:
         world.releases[digest] = scenario.Release(number=number, spec=spec, character=scenario.GOOD)
     world.excuse_capacity(state.key)
     universe.begin_with(state)
+    # Halted on purpose by the version that saved it: then it must stay as it is.
+    world.restored = bool(state.halted)
     return universe.run_quiet()
 
 

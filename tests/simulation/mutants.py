@@ -6,7 +6,6 @@ which it must be caught, and within how many seeds; `SURVIVORS` says of those th
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -117,7 +116,10 @@ def _wall_clock() -> list[Patch]:
 
 
 def _stale_accepted() -> list[Patch]:
-    return [(placements, "fresh", lambda state, observed: observed)]
+    return [
+        (placements, "fresh", lambda state, observed: observed),
+        (loop.Controller, "_goes_back", lambda self, key, source, revision: False),
+    ]
 
 
 def _blind_is_empty() -> list[Patch]:
@@ -378,8 +380,8 @@ MUTANTS: Final = (
     Mutant(
         name="boot-not-in-the-gate",
         patches=_boot_not_in_the_gate,
-        survives_because="a router writes its boot files before it changes what runs, so that a server that is gone "
-        "from the running process is gone from the boot files too; the gate is for routers that do not",
+        survives_because="a router writes its boot files before it changes what runs, so a server that is"
+        " gone from the running process is gone from the boot files too; the gate is for routers that do not",
     ),
     Mutant(name="sessions-ignored", patches=_sessions_ignored),
     Mutant(name="old-workers-ignored", patches=_old_workers_ignored, profile="reload"),
@@ -389,8 +391,8 @@ MUTANTS: Final = (
         name="shift-not-awaited",
         patches=_paused_shift,
         profile="late",
-        survives_because="holding and finishing ask themselves, in every tick, whether the route is in force; the phase "
-        "tells people what is waited for",
+        survives_because="holding and finishing ask themselves, in every tick, whether the route is in force;"
+        " the phase tells people what is waited for",
     ),
 )
 

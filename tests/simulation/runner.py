@@ -24,7 +24,7 @@ def work(first: int, count: int, profile: str) -> list[tuple[int, str]]:
 
 
 def run_one(item: tuple[int, str, str], *, keep_trace: bool = False) -> Result:
-    """One universe: seed, profile, mutant. Without its trace, unless it is asked for or something went wrong."""
+    """One universe: seed, profile, mutant. Its trace comes along when asked for or something went wrong."""
     seed, profile, mutant = item
     if not mutant:
         result = Universe(seed, profile).run()

@@ -22,14 +22,14 @@ from tidegate.store import codec
 SEEDS = 2_000
 CHUNK = 40
 #: What the first seeds must have reached, or the simulation proves nothing (reliability.md 2.4, coverage).
-REACHED_SEEDS = 190
+REACHED_SEEDS = 180
+REACHED_LOOPS = 60
 MINIMUMS = {
     "aborted: aborted-by-user": 20,
     "aborted: all-unready": 5,
     "aborted: crash-loop": 20,
     "aborted: never-ready": 20,
     "aborted: superseded": 50,
-    "aborted: stuck": 0,
     "auto-rollback": 1,
     "blind look": 500,
     "control plane death": 200,
@@ -63,7 +63,7 @@ MINIMUMS = {
     "stall": 20,
     "succeeded: complete": 200,
     "suspend": 20,
-    "tampered": 5,
+    "tampered": 2,
     "wall clock jump": 50,
 }
 GOLDEN = sorted(golden.FOLDER.glob("schema-*/*.json"))
@@ -78,10 +78,11 @@ def test_nothing_happens_that_must_never_happen(first: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_universes_reach_what_they_are_about() -> None:
-    """Each kind of fault, phase and ending occurs often enough for its absence of violations to mean something."""
+    """Each kind of fault, phase and ending occurs often enough for a clean run to mean something."""
     reached: Counter[str] = Counter()
-    for result in results(work(0, REACHED_SEEDS, "")):
+    for result in results([*work(0, REACHED_SEEDS, ""), *work(0, REACHED_LOOPS, "loops")]):
         reached.update(result.reached)
     missed = {name: (reached[name], least) for name, least in MINIMUMS.items() if reached[name] < least}
     assert not missed, "\n".join([str(missed), *summary(reached)])
@@ -104,7 +105,7 @@ def test_rule_that_has_a_second_guard_says_which(mutant: mutants.Mutant) -> None
     assert len(mutant.survives_because) > 40
     items = ((seed, mutant.profile, mutant.name) for seed in range(mutant.seeds))
     caught = next((result for result in map(run_one, items) if result.violation), None)
-    assert caught is None, f"move {mutant.name} to those that are caught: {caught and caught.detail}"
+    assert caught is None, f"{mutant.name} is caught after all: {caught.detail}"
 
 
 @pytest.mark.slow

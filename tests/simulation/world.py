@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.simulation import scenario
@@ -16,10 +17,10 @@ from tests.simulation.profiles import Faults
 from tidegate import errors
 from tidegate.core import model
 from tidegate.testing import fakes
-from tidegate.testing.store import MemoryStore
 
 if TYPE_CHECKING:
     from tests.simulation.checkers.base import Checker
+    from tests.simulation.faults import SimStore
 
 #: Controller-up seconds after which an injected loss of instances must have been repaired.
 REPAIR_S = 45.0
@@ -45,7 +46,8 @@ class World:
         self.router = fakes.FakeRouter(
             clock=self.clock, reachable=self.runtime.serves, on_step=self._router_step
         )
-        self.store: MemoryStore = MemoryStore(clock=lambda: self.clock.elapsed)
+        self.store: SimStore
+        """Set by the universe: it needs the world."""
         two = self.rng.random() < faults.two_environments
         one = (scenario.PRODUCTION,)
         self.keys = keys or ((*one, scenario.STAGING) if two else one)
@@ -78,7 +80,7 @@ class World:
         return 12.0 if self.faults.lag else 2.1
 
     def committed(self, key: model.EnvironmentKey) -> model.EnvironmentState:
-        return self.store.load(key).state
+        return self.store.peek(key)
 
     def character(self, digest: str) -> scenario.Character:
         return self.releases[digest].character
@@ -296,7 +298,7 @@ class World:
         self.note(f"{key}: route is changed by hand")
         self.reached["tampered"] += 1
         share = self.rng.choice((0, 1_000, 9_000))
-        self.router.tamper(key, model.Route(**{**_fields(route), "exposure_bps": share}))
+        self.router.tamper(key, replace(route, exposure_bps=share))
         self._routes[key] = self.router.route(key)
         self._tampered_s[key] = 10.0
 
@@ -316,7 +318,3 @@ class World:
     def check(self) -> None:
         for checker in self.checkers:
             checker.on_tick()
-
-
-def _fields(route: model.Route) -> dict[str, object]:
-    return {name: getattr(route, name) for name in ("stable", "canary", "salt", "preview", "fence")}

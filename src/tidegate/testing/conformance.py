@@ -78,13 +78,24 @@ def group(
     )
 
 
+def _same(seen: object, wanted: object) -> None:
+    """Not `assert`: the suite must bite under `python -O` too."""
+    if seen != wanted:
+        raise AssertionError(f"{seen!r} instead of {wanted!r}")
+
+
+def _holds(condition: bool, complaint: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    if not condition:
+        raise AssertionError(complaint)
+
+
 # --- runtime --------------------------------------------------------------------------------------------
 
 
 def runtime_begins_empty(make: MakeRuntime) -> None:
     """Nothing runs that was not asked for."""
     harness = make()
-    assert harness.runtime.observe(KEY).groups == ()
+    _same(harness.runtime.observe(KEY).groups, ())
 
 
 def runtime_brings_instances_to_ready(make: MakeRuntime) -> None:
@@ -92,10 +103,13 @@ def runtime_brings_instances_to_ready(make: MakeRuntime) -> None:
     harness = make()
     wanted = _started(harness, group(harness))
     (seen,) = harness.runtime.observe(KEY).groups
-    assert (seen.id, seen.placement, seen.service) == (wanted.id, wanted.placement, wanted.service)
-    assert [instance.index for instance in seen.instances] == [0, 1]
-    assert all(instance.state is model.InstanceState.RUNNING for instance in seen.instances)
-    assert len({(instance.host, instance.port) for instance in seen.instances}) == 2
+    _same((seen.id, seen.placement, seen.service), (wanted.id, wanted.placement, wanted.service))
+    _same([instance.index for instance in seen.instances], [0, 1])
+    _holds(
+        all(instance.state is model.InstanceState.RUNNING for instance in seen.instances),
+        "an instance is ready and does not run",
+    )
+    _same(len({(instance.host, instance.port) for instance in seen.instances}), wanted.instances)
 
 
 def runtime_apply_is_idempotent(make: MakeRuntime) -> None:
@@ -105,7 +119,7 @@ def runtime_apply_is_idempotent(make: MakeRuntime) -> None:
     before = _identities(harness)
     harness.runtime.apply(wanted, key="again")
     harness.runtime.apply(wanted, key="and again")
-    assert _identities(harness) == before
+    _same(_identities(harness), before)
 
 
 def runtime_never_doubles_what_is_still_starting(make: MakeRuntime) -> None:
@@ -116,7 +130,7 @@ def runtime_never_doubles_what_is_still_starting(make: MakeRuntime) -> None:
     harness.runtime.apply(wanted, key="two")
     _await_ready(harness, wanted)
     (seen,) = harness.runtime.observe(KEY).groups
-    assert [instance.index for instance in seen.instances] == [0, 1]
+    _same([instance.index for instance in seen.instances], [0, 1])
 
 
 def runtime_remove_ends_in_absence(make: MakeRuntime) -> None:
@@ -126,7 +140,10 @@ def runtime_remove_ends_in_absence(make: MakeRuntime) -> None:
     harness.runtime.remove(wanted.id, key="stop")
     for seen in harness.runtime.observe(KEY).groups:
         states = {instance.state for instance in seen.instances}
-        assert states <= {model.InstanceState.STOPPING, model.InstanceState.EXITED}
+        _holds(
+            states <= {model.InstanceState.STOPPING, model.InstanceState.EXITED},
+            "a group that is being removed is shown as running",
+        )
     _await_absence(harness, wanted)
 
 
@@ -138,7 +155,7 @@ def runtime_remove_is_idempotent(make: MakeRuntime) -> None:
     harness.runtime.remove(wanted.id, key="two")
     _await_absence(harness, wanted)
     harness.runtime.remove(wanted.id, key="three")
-    assert harness.runtime.observe(KEY).groups == ()
+    _same(harness.runtime.observe(KEY).groups, ())
 
 
 def runtime_remove_of_the_unknown_is_nothing(make: MakeRuntime) -> None:
@@ -147,8 +164,8 @@ def runtime_remove_of_the_unknown_is_nothing(make: MakeRuntime) -> None:
     wanted = _started(harness, group(harness))
     before = _identities(harness)
     harness.runtime.remove(model.group_id(KEY, 99, "web"), key="late")
-    assert _identities(harness) == before
-    assert [seen.id for seen in harness.runtime.observe(KEY).groups] == [wanted.id]
+    _same(_identities(harness), before)
+    _same([seen.id for seen in harness.runtime.observe(KEY).groups], [wanted.id])
 
 
 def runtime_remove_touches_one_group(make: MakeRuntime) -> None:
@@ -157,11 +174,11 @@ def runtime_remove_touches_one_group(make: MakeRuntime) -> None:
     kept = _started(harness, group(harness, placement=1, instances=1))
     beside = _started(harness, group(harness, placement=2, service="api", instances=1))
     gone = _started(harness, group(harness, placement=2, instances=1))
-    before = {name for name in _identities(harness) if not name[0] == gone.id}
+    before = {name for name in _identities(harness) if name[0] != gone.id}
     harness.runtime.remove(gone.id, key="stop")
     _await_absence(harness, gone)
-    assert _identities(harness) == before
-    assert {seen.id for seen in harness.runtime.observe(KEY).groups} == {kept.id, beside.id}
+    _same(_identities(harness), before)
+    _same({seen.id for seen in harness.runtime.observe(KEY).groups}, {kept.id, beside.id})
 
 
 def runtime_environments_are_apart(make: MakeRuntime) -> None:
@@ -171,8 +188,8 @@ def runtime_environments_are_apart(make: MakeRuntime) -> None:
     there = group(harness, instances=1, key=OTHER)
     harness.runtime.apply(there, key="there")
     _await_ready(harness, there)
-    assert [seen.id for seen in harness.runtime.observe(KEY).groups] == [here.id]
-    assert [seen.id for seen in harness.runtime.observe(OTHER).groups] == [there.id]
+    _same([seen.id for seen in harness.runtime.observe(KEY).groups], [here.id])
+    _same([seen.id for seen in harness.runtime.observe(OTHER).groups], [there.id])
 
 
 def runtime_revisions_grow(make: MakeRuntime) -> None:
@@ -180,8 +197,8 @@ def runtime_revisions_grow(make: MakeRuntime) -> None:
     harness = make()
     harness.runtime.apply(group(harness, instances=1), key="one")
     revisions = [harness.runtime.observe(KEY).revision for _ in range(5)]
-    assert revisions[0] > 0
-    assert revisions == sorted(set(revisions))
+    _holds(revisions[0] > 0, "the first revision is not above zero")
+    _same(revisions, sorted(set(revisions)))
 
 
 def runtime_addresses_are_not_shared(make: MakeRuntime) -> None:
@@ -190,7 +207,8 @@ def runtime_addresses_are_not_shared(make: MakeRuntime) -> None:
     for placement in (1, 2, 3):
         _started(harness, group(harness, placement=placement))
     seen = [i for g in harness.runtime.observe(KEY).groups for i in g.instances]
-    assert len({(instance.host, instance.port) for instance in seen}) == 6
+    _same(len({(instance.host, instance.port) for instance in seen}), len(seen))
+    _holds(len(seen) > 0, "nothing was seen")
 
 
 def runtime_logs_name_their_group(make: MakeRuntime) -> None:
@@ -198,9 +216,15 @@ def runtime_logs_name_their_group(make: MakeRuntime) -> None:
     harness = make()
     wanted = _started(harness, group(harness))
     lines = [line for line in harness.runtime.logs(wanted.id, tail=1) if line is not None]
-    assert all(line.group_id == wanted.id for line in lines)
-    assert all(sum(1 for line in lines if line.index == index) <= 1 for index in (0, 1))
-    assert [line for line in harness.runtime.logs("conformance.one.99.web", tail=5) if line] == []
+    _holds(
+        all(line.group_id == wanted.id for line in lines),
+        "a line belongs to another group",
+    )
+    _holds(
+        all(sum(1 for line in lines if line.index == index) <= 1 for index in (0, 1)),
+        "more lines than asked for",
+    )
+    _same([line for line in harness.runtime.logs("conformance.one.99.web", tail=5) if line], [])
 
 
 def _started(harness: RuntimeHarness, wanted: model.InstanceGroup) -> model.InstanceGroup:
@@ -296,7 +320,7 @@ def router_begins_empty(make: MakeRouter) -> None:
     """An environment that was never applied has no route, no servers and nothing in the boot files."""
     harness = make()
     seen = harness.router.observe(KEY)
-    assert (seen.route, seen.boot, seen.servers) == (None, None, ())
+    _same((seen.route, seen.boot, seen.servers), (None, None, ()))
 
 
 def router_holds_what_was_applied(make: MakeRouter) -> None:
@@ -304,11 +328,11 @@ def router_holds_what_was_applied(make: MakeRouter) -> None:
     harness = make()
     wanted = _applied(harness, table(harness, slots=(0, 1), exposure_bps=500))
     seen = harness.router.observe(KEY)
-    assert seen.route == wanted.route
-    assert seen.boot == wanted
-    assert seen.current
+    _same(seen.route, wanted.route)
+    _same(seen.boot, wanted)
+    _holds(seen.current, "the running process does not have the structure of the boot files")
     names = {(server.service, server.slot, server.name) for server in seen.servers}
-    assert len(names) == len(seen.servers) == 4
+    _same((len(names), len(seen.servers)), (len(harness.server_ports[:4]),) * 2)
     harness.wait(
         lambda: all(server.up and server.ready for server in harness.router.observe(KEY).servers),
         "the servers have not come up",
@@ -322,11 +346,14 @@ def router_apply_is_idempotent(make: MakeRouter) -> None:
     before = harness.router.observe(KEY)
     harness.router.apply(wanted, key="again")
     after = harness.router.observe(KEY)
-    assert (after.route, after.boot, _names(after), after.generation) == (
-        before.route,
-        before.boot,
-        _names(before),
-        before.generation,
+    _same(
+        (after.route, after.boot, _names(after), after.generation),
+        (
+            before.route,
+            before.boot,
+            _names(before),
+            before.generation,
+        ),
     )
 
 
@@ -342,7 +369,7 @@ def router_refuses_a_smaller_fence(make: MakeRouter) -> None:
     else:
         raise AssertionError("a route with a smaller fence was taken")
     seen = harness.router.observe(KEY)
-    assert (seen.route, seen.boot) == (home.route, home)
+    _same((seen.route, seen.boot), (home.route, home))
 
 
 def router_changes_share_without_a_reload(make: MakeRouter) -> None:
@@ -352,8 +379,8 @@ def router_changes_share_without_a_reload(make: MakeRouter) -> None:
     before = harness.router.observe(KEY)
     wider = _applied(harness, table(harness, fence=2, slots=(0, 1), exposure_bps=5_000))
     after = harness.router.observe(KEY)
-    assert after.route == wider.route
-    assert (after.generation, _names(after)) == (before.generation, _names(before))
+    _same(after.route, wider.route)
+    _same((after.generation, _names(after)), (before.generation, _names(before)))
 
 
 def router_takes_servers_out(make: MakeRouter) -> None:
@@ -362,9 +389,8 @@ def router_takes_servers_out(make: MakeRouter) -> None:
     _applied(harness, table(harness, fence=1, slots=(0, 1)))
     _applied(harness, table(harness, fence=2))
     seen = harness.router.observe(KEY)
-    assert {server.slot for server in seen.servers} == {0}
-    assert seen.boot is not None
-    assert {backend.slot for backend in seen.boot.backends} == {0}
+    _same({server.slot for server in seen.servers}, {0})
+    _same({backend.slot for backend in seen.boot.backends} if seen.boot else None, {0})
 
 
 def router_knows_servers_that_take_nothing_new(make: MakeRouter) -> None:
@@ -377,8 +403,11 @@ def router_knows_servers_that_take_nothing_new(make: MakeRouter) -> None:
     )
     _applied(harness, replace(wanted, backends=backends, route=replace(wanted.route, fence=2)))
     seen = harness.router.observe(KEY)
-    assert _names(seen) == _names_of(wanted)
-    assert not any(server.ready for server in seen.servers)
+    _same(_names(seen), _names_of(wanted))
+    _holds(
+        not any(server.ready for server in seen.servers),
+        "a server that takes nothing new is shown as ready",
+    )
 
 
 def router_boots_what_it_held(make: MakeRouter) -> None:
@@ -392,8 +421,8 @@ def router_boots_what_it_held(make: MakeRouter) -> None:
     harness.restart()
     harness.wait(lambda: _agrees(harness, wanted), "the router has not booted what it held")
     after = harness.router.observe(KEY)
-    assert after.generation != before.generation
-    assert after.revision > before.revision
+    _holds(after.generation != before.generation, "another process has the same generation")
+    _holds(after.revision > before.revision, "revisions begin anew with the process")
 
 
 def router_refuses_a_smaller_fence_after_a_restart(make: MakeRouter) -> None:
@@ -416,9 +445,9 @@ def router_environments_are_apart(make: MakeRouter) -> None:
     harness = make()
     here = _applied(harness, table(harness, fence=9))
     there = _applied(harness, table(harness, fence=1, slots=(0, 1), exposure_bps=700, key=OTHER))
-    assert harness.router.observe(KEY).route == here.route
-    assert harness.router.observe(OTHER).route == there.route
-    assert _names(harness.router.observe(KEY)) == _names_of(here)
+    _same(harness.router.observe(KEY).route, here.route)
+    _same(harness.router.observe(OTHER).route, there.route)
+    _same(_names(harness.router.observe(KEY)), _names_of(here))
 
 
 def router_revisions_grow(make: MakeRouter) -> None:
@@ -426,8 +455,8 @@ def router_revisions_grow(make: MakeRouter) -> None:
     harness = make()
     _applied(harness, table(harness))
     revisions = [harness.router.observe(KEY).revision for _ in range(5)]
-    assert revisions[0] > 0
-    assert revisions == sorted(set(revisions))
+    _holds(revisions[0] > 0, "the first revision is not above zero")
+    _same(revisions, sorted(set(revisions)))
 
 
 def _applied(harness: RouterHarness, wanted: model.RouteTable) -> model.RouteTable:

@@ -123,12 +123,15 @@ class FakeRuntime:
         *,
         clock: ManualClock | None = None,
         behaviours: Mapping[str, Behaviour] | None = None,
-        default: Behaviour = Behaviour(),  # noqa: B008  # frozen
+        default: Behaviour = Behaviour(),
         reuse_ports: bool = False,
         remembers_reboot: bool = True,
     ) -> None:
-        """`behaviours`: by digest, `default` for the others. `reuse_ports`: the ports of a group that was
-        stopped are given out again at once. `remembers_reboot`: groups are shown as exited after a reboot, not forgotten.
+        """Make a runtime in which nothing runs.
+
+        `behaviours`: by digest, `default` for the others. `reuse_ports`: the ports of a group that was
+        stopped are given out again at once. `remembers_reboot`: groups are shown as exited after a
+        reboot, not forgotten.
         """
         self.clock: Final = clock if clock is not None else ManualClock()
         self.behaviours: Final = dict(behaviours or {})
@@ -143,7 +146,7 @@ class FakeRuntime:
         self._revision = 0
         self._next_port = FIRST_PORT
         self._reserved: dict[int, str] = {}
-        """Every port that a group was ever given, until the group has been stopped: the router may know it."""
+        """Each port that a group was ever given, until the group was stopped: the router may know it."""
         self._next_pid = 1_000
         self._next_change = math.inf
 
@@ -422,7 +425,9 @@ class FakeRouter:
         check_delay_s: float = 1.0,
         on_step: Callable[[str], None] = lambda _step: None,
     ) -> None:
-        """`reachable`: whether a server passes its check, e.g. `FakeRuntime.serves`. `on_step` is called
+        """Make a router that knows no environment.
+
+        `reachable`: whether a server passes its check, e.g. `FakeRuntime.serves`. `on_step` is called
         before each part of `apply` with its name; what it raises leaves the rest undone.
         """
         self.clock: Final = clock if clock is not None else ManualClock()

@@ -1,4 +1,6 @@
-"""ACTED-TWICE, NAMES, ORDER, TRAFFIC-ON-STOPPED, CUT-SESSIONS, WENT-BACK: what is done to the world, and when.
+"""What is done to the world, and when.
+
+ACTED-TWICE, NAMES, ORDER, LINKS, TRAFFIC-ON-STOPPED, CUT-SESSIONS, WENT-BACK.
 
 Excuses:
 - ORDER of starts: readiness seen up to `World.view_age_s` ago counts, since looks may lag;
@@ -71,6 +73,7 @@ class EffectChecker(Checker):
         placement = self.world.committed(group.key).placement(group.placement)
         if placement is None or self.world.landing_late:
             return
+        self._check_links(group, placement)
         service = placement.spec.service(group.service)
         if service is None or self.world.runtime.instances(group.id):
             return
@@ -81,6 +84,16 @@ class EffectChecker(Checker):
                 continue
             if self.world.now - self._ready_at.get(needed_id, -1e9) > self.world.view_age_s:
                 raise Violation("ORDER", f"{group.id} is started before {needed_id} is ready")
+
+    def _check_links(self, group: model.InstanceGroup, placement: model.Placement) -> None:
+        """What a service calls is answered by its own release: the link leads into its own slot."""
+        links = {link.service: link.port for link in placement.links if link.slot == placement.slot}
+        variables = dict(group.environment)
+        service = placement.spec.service(group.service)
+        for needed in service.needs if service else ():
+            told = variables.get(f"{needed.upper()}_URL")
+            if links and told != f"http://127.0.0.1:{links.get(needed)}":
+                raise Violation("LINKS", f"{group.id} finds {needed} at {told}, not in slot {placement.slot}")
 
     def on_remove(self, key: model.EnvironmentKey, group_id: str) -> None:
         self._check_went_back(key, f"stop {group_id}")

@@ -1,4 +1,6 @@
-"""SHARE, MONOTONE, BAKE-TIME, STAGES, EXPOSED-UNREADY, NOT-HOME, NOT-EXPOSED: who is shown the new release, and since when.
+"""Who is shown the new release, and since when.
+
+SHARE, MONOTONE, BAKE-TIME, STAGES, EXPOSED-UNREADY, NOT-HOME, NOT-EXPOSED.
 
 Excuses:
 - SHARE: a command sent before the committed route may still land as long as the committed fence has not
@@ -11,6 +13,7 @@ Excuses:
 
 from __future__ import annotations
 
+import functools
 import zlib
 from dataclasses import dataclass
 
@@ -38,6 +41,7 @@ class _Hold:
     process: int = 0
 
 
+@functools.cache
 def bucket(salt: str, user: int) -> int:
     """Where a user falls; another salt shuffles them."""
     return zlib.crc32(f"{salt}/{user}".encode()) % model.FULL_EXPOSURE

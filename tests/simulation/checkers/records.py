@@ -1,7 +1,7 @@
 """NOTIFY, LOST-UPDATE, DEADLINE, PROMOTED-BAD, DOUBLE: what is written down about rollouts.
 
-No excuses, but one tick of tolerance for deadlines, and a restored backup, whose counters say what was. A commit whose answer never arrived counts as what it
-is: committed.
+No excuses, but one tick of tolerance for deadlines, and a restored backup, whose counters say what was.
+A commit whose answer never arrived counts as what it is: committed.
 """
 
 from __future__ import annotations
