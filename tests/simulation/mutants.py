@@ -16,7 +16,7 @@ from tidegate.core import advance, lifecycle, model, placements, reconcile, rout
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import EnvironmentState, Observation, Phase, Role, Rollout
 from tidegate.engine import execute, loop
-from tidegate.testing import fakes
+from tidegate.testing import fake_router
 from tidegate.testing.store import MemoryStore
 
 Patch = tuple[object, str, Any]
@@ -301,13 +301,13 @@ def _boot_ignored() -> list[Patch]:
 
     def write_boot(self: Any, table: model.RouteTable) -> None:
         held = self._running.get(table.key)
-        if held is None or fakes._structure(held.table) != fakes._structure(table):
+        if held is None or fake_router._structure(held.table) != fake_router._structure(table):
             self._boot[table.key] = table
 
     return [
         (routing, "agrees", agrees),
         (routing, "in_force", in_force),
-        (fakes.FakeRouter, "_write_boot", write_boot),
+        (fake_router.FakeRouter, "_write_boot", write_boot),
     ]
 
 
@@ -323,7 +323,7 @@ def _old_workers_ignored() -> list[Patch]:
             if session.key == key and session.server == name and session.generation == self._generation
         )
 
-    return [(fakes.FakeRouter, "_session_count", count)]
+    return [(fake_router.FakeRouter, "_session_count", count)]
 
 
 def _stops_out_of_order() -> list[Patch]:
@@ -331,7 +331,7 @@ def _stops_out_of_order() -> list[Patch]:
 
 
 def _no_fence_check() -> list[Patch]:
-    return [(fakes.FakeRouter, "_refuse_stale", lambda self, table: None)]
+    return [(fake_router.FakeRouter, "_refuse_stale", lambda self, table: None)]
 
 
 def _paused_shift() -> list[Patch]:
