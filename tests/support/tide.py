@@ -270,6 +270,11 @@ class Tide:
                 parts.append(part)
         return b"".join(parts).decode()
 
+    def kill_instance(self, pid: int) -> None:
+        """Kill -9 of an app's process, which must be ours."""
+        assert pid in self.processes()
+        kill(pid)
+
     # --- ending ---
 
     def close(self) -> None:
