@@ -60,7 +60,7 @@ def test_release_that_crashes_under_traffic_goes_back_by_itself(shared: Tide) ->
     assert done.status == 1
     assert "crash-loop" in done.err or "all-unready" in done.err
     assert "about to fail under traffic" in done.err
-    assert "At most 30 % of users" in done.err
+    assert "At most 30 % of users" in done.err, done.err
     assert watched.most == 3000
     ended = app.look()
     assert (ended["live"], ended["last"]["exposure_reached_bps"]) == (1, 3000)

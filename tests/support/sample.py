@@ -24,7 +24,7 @@ from typing import Any, Final
 PYTHON: Final = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or sys.executable
 
 PROGRAM: Final = '''
-import asyncio, json, os, signal, sys
+import asyncio, base64, hashlib, json, os, signal, sys
 from pathlib import Path
 
 RELEASE, DATA = os.environ["TIDEGATE_RELEASE"], Path(os.environ["TIDEGATE_DATA"])
@@ -82,10 +82,12 @@ async def answer(method, path, body):
     return "200 OK", {}, {}
 
 
-async def talk(reader, writer):
+async def talk(reader, writer, key):
     """A WebSocket, as far as a proxy is concerned: bytes come back until somebody hangs up."""
+    digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+    accept = base64.b64encode(digest).decode()
     writer.write(b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n")
-    writer.write(f"X-Release: {RELEASE}\\r\\n\\r\\n".encode())
+    writer.write(f"Sec-WebSocket-Accept: {accept}\\r\\nX-Release: {RELEASE}\\r\\n\\r\\n".encode())
     while data := await reader.read(4096):
         writer.write(data)
         await writer.drain()
@@ -109,7 +111,7 @@ async def serve(reader, writer):
             headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             if path == "/socket":
-                return await talk(reader, writer)
+                return await talk(reader, writer, headers["sec-websocket-key"])
             if path == "/stream":
                 return await pour(writer)
             status, more, said = await answer(method, path, body)
