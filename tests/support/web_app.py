@@ -45,6 +45,8 @@ class WebApp:
         """Listens on loopback when it returns; port 0: any free one."""
         self.name = name
         self.healthy = True
+        self.health_delay_s = 0.0
+        """How long an answer to /healthz takes."""
         self.requests: Counter[str] = Counter()
         """By path, without the query; health checks included."""
         self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
@@ -113,6 +115,8 @@ class WebApp:
         if path == "/reset":
             writer.transport.abort()
             return False
+        if path == "/healthz":
+            await asyncio.sleep(self.health_delay_s)
         if path == "/slow":
             await asyncio.sleep(int(query.partition("=")[2]) / 1000)
         keep = headers.get("connection", "").lower() != "close"

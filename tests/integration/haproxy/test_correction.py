@@ -54,6 +54,17 @@ def test_older_table_is_refused_when_only_the_process_knows_better(
     assert (state.boot, state.route) == (None, table.route)
 
 
+def test_older_table_is_refused_while_haproxy_hangs(
+    world: World, table: model.RouteTable, frozen: Callable[[str], None]
+) -> None:
+    """With HAProxy silent, the fence of the record keeps an older table out of the files."""
+    frozen("worker")
+    older = replace(table, route=replace(table.route, fence=table.route.fence - 1))
+    with pytest.raises(StaleRouteError):
+        world.router.apply(older, key="late")
+    assert HAProxyRouter(world.folder, world.settings)._boot.record(KEY).table == table  # type: ignore[union-attr]
+
+
 def test_same_fence_is_applied_again(world: World, table: model.RouteTable, green: WebApp) -> None:
     """The same fence is no newer route: servers change under it."""
     more = replace(table, backends=(table.backends[0], backend(1, [green, free_ports(1)[0]])))
