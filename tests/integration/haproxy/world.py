@@ -140,6 +140,8 @@ class World:
             os.kill(self.wire.processes(timeout_s=1.0).worker, signal.SIGCONT)
         with contextlib.suppress(Exception):
             self.router.stop(drain_s=0)
+        with contextlib.suppress(Exception):  # the router under test could not: its master ends its workers
+            os.kill(self.wire.processes(timeout_s=1.0).master, signal.SIGKILL)
 
 
 def agrees(table: model.RouteTable, state: model.RouteState) -> bool:
