@@ -13,7 +13,7 @@ Identity rules (reliability.md 2.3):
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from tidegate.core import reasons
@@ -533,14 +533,27 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Requests that a slot has answered for a service since the router's process started."""
+    """What one process of the router has answered from one slot of a service, since the process started.
+
+    Counts of two processes are added; those of a process that is no longer seen have ended.
+    """
 
     service: str
     slot: int
-    requests: int
-    errors: int
+    process: str = ""
+    """Names the process, and is never used again."""
+    requests: int = 0
+    errors: int = 0
     """Answers 5xx, the router's own included."""
     connect_failures: int = 0
+    classes: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    """Answers 1xx to 5xx."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    active: int = 0
+    """Requests and connections under way."""
+    latencies: tuple[tuple[int, int], ...] = ()
+    """Time to the answer's headers, `(bucket of core.sequential, answers)`, sorted; users' requests only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -556,9 +569,9 @@ class RouteState:
     servers: tuple[ServerStatus, ...]
     current: bool = True
     """The running router was loaded with the structure (services, hosts, checks) of `boot`."""
-    traffic: tuple[Traffic, ...] = field(default=())
-    generation: str = ""
-    """Names the router's process: counts of two generations cannot be compared."""
+    traffic: tuple[Traffic, ...] = ()
+    processes: tuple[str, ...] = ()
+    """Those of the router that answer requests, sorted: after a reload the old one still does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Requests per placement, from the router's own exact counts.
 
-The router counts per service and slot since its process started; a slot belongs to one placement at a
-time. Only differences within one generation of the router are added, so that a reload adds nothing wrong.
-Kept in memory, for live views.
+Each process of the router counts per service and slot since it started; a slot belongs to one placement at
+a time. What a process has counted since the last look is added, so that a reload loses and doubles nothing
+but what an ending process counted after its last look. Kept in memory, for live views.
 """
 
 from __future__ import annotations
@@ -40,26 +40,27 @@ class TrafficMeter:
     """Counts of one environment; fed with each look, asked by views."""
 
     def __init__(self) -> None:
-        self._generation = ""
-        self._seen: dict[tuple[str, int], model.Traffic] = {}
+        self._seen: dict[tuple[str, str, int], model.Traffic] | None = None
         self._totals: dict[int, Total] = {}
         self._marks: deque[tuple[float, dict[int, Total]]] = deque()
 
     def feed(self, state: model.EnvironmentState, routes: model.RouteState, at_s: float) -> None:
-        """Add what was answered since the last look; `at_s`: monotonic seconds."""
+        """Add what was answered since the last look; `at_s`: monotonic seconds.
+
+        The first look is only a beginning: what was counted before it belongs to nobody that is known.
+        """
         placements = {placement.slot: placement for placement in state.placements}
-        for traffic in routes.traffic:
-            key = (traffic.service, traffic.slot)
-            before = self._seen.get(key) if routes.generation == self._generation else None
-            self._seen[key] = traffic
-            placement = placements.get(traffic.slot)
-            public = placement is not None and _is_public(placement, traffic.service)
-            if placement is None or before is None or not public or traffic.requests < before.requests:
-                continue
-            total = self._totals.get(placement.id, Total())
-            failed = max(0, traffic.errors - before.errors)
-            self._totals[placement.id] = total.plus(traffic.requests - before.requests, failed)
-        self._generation = routes.generation
+        now = {(traffic.process, traffic.service, traffic.slot): traffic for traffic in routes.traffic}
+        if self._seen is not None:
+            for key, traffic in now.items():
+                placement = placements.get(traffic.slot)
+                if placement is not None and _is_public(placement, traffic.service):
+                    before = self._seen.get(key, model.Traffic(service=traffic.service, slot=traffic.slot))
+                    total = self._totals.get(placement.id, Total())
+                    self._totals[placement.id] = total.plus(
+                        max(0, traffic.requests - before.requests), max(0, traffic.errors - before.errors)
+                    )
+        self._seen = now
         self._marks.append((at_s, dict(self._totals)))
         while self._marks[0][0] < at_s - WINDOW_S:
             self._marks.popleft()

@@ -25,6 +25,9 @@ _RUNNING: Final = 2
 #: Values of `srv_check_result`: passed, and passed with a wish to be left alone.
 _PASSED: Final = (3, 4)
 _SERVERS_VERSION: Final = "1"
+_LATENCY: Final = re.compile(
+    r"0x[0-9a-f]+: key=(?P<backend>[a-z0-9.-]+):(?P<bucket>[0-9]+) use=.* gpc0=(?P<count>[0-9]+)"
+)
 _STREAM: Final = re.compile(r"(?P<id>0x[0-9a-f]+): proto=.*? be=(?P<backend>\S+) srv=(?P<server>\S+) ")
 
 
@@ -65,21 +68,15 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What a backend has answered."""
+    """What a backend has answered in one process."""
 
-    requests: int
-    errors: int
+    classes: tuple[int, int, int, int, int]
+    """1xx to 5xx."""
+    other: int
     connect_failures: int
-
-    def __add__(self, other: Count) -> Count:
-        return Count(
-            requests=self.requests + other.requests,
-            errors=self.errors + other.errors,
-            connect_failures=self.connect_failures + other.connect_failures,
-        )
-
-
-NOTHING: Final = Count(requests=0, errors=0, connect_failures=0)
+    bytes_in: int
+    bytes_out: int
+    active: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +91,8 @@ class Look:
     servers: tuple[LiveServer, ...]
     counts: dict[str, Count]
     """By name of backend."""
+    latencies: dict[str, tuple[tuple[int, int], ...]]
+    """By name of backend: bucket and number of answers."""
 
     @property
     def route(self) -> model.Route | None:
@@ -110,13 +109,14 @@ def look_commands(key: model.EnvironmentKey) -> tuple[str, ...]:
         *(f"show map {name}" for name in config.MAPS),
         "show servers state",
         "show stat -1 6 -1",
+        f"show table {config.LATENCIES}",
     )
 
 
 def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
     """One look, from the answers to `look_commands`. Raises RouterError."""
     prefix = config.owner_prefix(key)
-    info, variable, *maps, servers, statistics = answers
+    info, variable, *maps, servers, statistics, table = answers
     rows = [row for row in _rows(statistics) if row["pxname"].startswith(prefix)]
     sessions = {(row["pxname"], row["svname"]): _number(row["scur"]) for row in rows if row["type"] == "2"}
     return Look(
@@ -128,6 +128,7 @@ def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
         },
         servers=_servers(servers, prefix, sessions),
         counts={row["pxname"]: _count(row) for row in rows if row["type"] == "1"},
+        latencies=_latencies(table, prefix),
     )
 
 
@@ -173,7 +174,8 @@ def streams(answer: str) -> tuple[Stream, ...]:
 
 
 def _servers(answer: str, prefix: str, sessions: dict[tuple[str, str], int]) -> tuple[LiveServer, ...]:
-    version, heading, *lines = answer.split("\n")
+    version, _, rest = answer.partition("\n")
+    heading, *lines = rest.split("\n")
     columns = heading.removeprefix("# ").split()
     if version != _SERVERS_VERSION or "srv_admin_state" not in columns:
         raise garbled(answer)
@@ -221,12 +223,36 @@ def _rows(statistics: str) -> list[dict[str, str]]:
 
 
 def _count(row: dict[str, str]) -> Count:
-    classes = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
     return Count(
-        requests=sum(_number(row[name]) for name in classes),
-        errors=_number(row["hrsp_5xx"]),
+        classes=(
+            _number(row["hrsp_1xx"]),
+            _number(row["hrsp_2xx"]),
+            _number(row["hrsp_3xx"]),
+            _number(row["hrsp_4xx"]),
+            _number(row["hrsp_5xx"]),
+        ),
+        other=_number(row["hrsp_other"]),
         connect_failures=_number(row["econ"]),
+        bytes_in=_number(row["bin"]),
+        bytes_out=_number(row["bout"]),
+        active=_number(row["scur"]),
     )
+
+
+def _latencies(table: str, prefix: str) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Rows are keyed `backend:bucket`; a row whose first count is still under way has none."""
+    heading, *lines = table.split("\n")
+    if not heading.startswith(f"# table: {config.LATENCIES}, type: string,"):
+        raise garbled(heading)
+    found: dict[str, list[tuple[int, int]]] = {}
+    for line in lines:
+        if f" key={prefix}" not in line:
+            continue
+        row = _LATENCY.fullmatch(line)
+        if row is None:
+            raise garbled(line)
+        found.setdefault(row["backend"], []).append((_number(row["bucket"]), _number(row["count"])))
+    return {backend: tuple(sorted(cells)) for backend, cells in found.items()}
 
 
 def _number(text: str) -> int:

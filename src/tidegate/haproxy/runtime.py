@@ -80,6 +80,7 @@ class HAProxyRouter:
                 self._stop(self._settings.drain_s)
             running = self._process.state() is SupervisorState.SERVING
             self._boot.prepare()
+            self._boot.write_buckets()
             self._try_out(base)
             changed = self._boot.write_base(base)
             if not running:
@@ -164,7 +165,7 @@ class HAProxyRouter:
             servers=_server_statuses(environment, current, old, unseen=unseen),
             current=_is_current(current, record),
             traffic=_traffic(environment, [current, *old]),
-            generation="+".join(sorted(look.generation for look in [current, *old])),
+            processes=tuple(sorted(look.generation for look in [current, *old])),
         )
 
     def check(self) -> tuple[Finding, ...]:
@@ -353,23 +354,26 @@ def _server_statuses(
 
 
 def _traffic(key: model.EnvironmentKey, looks: list[readback.Look]) -> tuple[model.Traffic, ...]:
-    """Counts per backend, summed over the processes."""
-    total: dict[str, readback.Count] = {}
-    for look in looks:
-        for name, count in look.counts.items():
-            total[name] = total.get(name, readback.NOTHING) + count
+    """Counts per backend and process."""
     result = []
-    for name, count in sorted(total.items()):
-        service, slot = _service_and_slot(key, name)
-        result.append(
-            model.Traffic(
-                service=service,
-                slot=slot,
-                requests=count.requests,
-                errors=count.errors,
-                connect_failures=count.connect_failures,
+    for look in looks:
+        for name, count in sorted(look.counts.items()):
+            service, slot = _service_and_slot(key, name)
+            result.append(
+                model.Traffic(
+                    service=service,
+                    slot=slot,
+                    process=look.generation,
+                    requests=sum(count.classes) + count.other,
+                    errors=count.classes[-1],
+                    connect_failures=count.connect_failures,
+                    classes=count.classes,
+                    bytes_in=count.bytes_in,
+                    bytes_out=count.bytes_out,
+                    active=count.active,
+                    latencies=look.latencies.get(name, ()),
+                )
             )
-        )
     return tuple(result)
 
 

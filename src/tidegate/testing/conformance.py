@@ -347,12 +347,12 @@ def router_apply_is_idempotent(make: MakeRouter) -> None:
     harness.router.apply(wanted, key="again")
     after = harness.router.observe(KEY)
     _same(
-        (after.route, after.boot, _names(after), after.generation),
+        (after.route, after.boot, _names(after), after.processes),
         (
             before.route,
             before.boot,
             _names(before),
-            before.generation,
+            before.processes,
         ),
     )
 
@@ -380,7 +380,7 @@ def router_changes_share_without_a_reload(make: MakeRouter) -> None:
     wider = _applied(harness, table(harness, fence=2, slots=(0, 1), exposure_bps=5_000))
     after = harness.router.observe(KEY)
     _same(after.route, wider.route)
-    _same((after.generation, _names(after)), (before.generation, _names(before)))
+    _same((after.processes, _names(after)), (before.processes, _names(before)))
 
 
 def router_takes_servers_out(make: MakeRouter) -> None:
@@ -421,7 +421,7 @@ def router_boots_what_it_held(make: MakeRouter) -> None:
     harness.restart()
     harness.wait(lambda: _agrees(harness, wanted), "the router has not booted what it held")
     after = harness.router.observe(KEY)
-    _holds(after.generation != before.generation, "another process has the same generation")
+    _holds(after.processes != before.processes, "another process has the same name")
     _holds(after.revision > before.revision, "revisions begin anew with the process")
 
 

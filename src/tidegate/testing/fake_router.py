@@ -122,7 +122,7 @@ class FakeRouter:
             route=held.route if held else None,
             servers=self._server_statuses(environment),
             current=current,
-            generation=str(self._generation),
+            processes=(str(self._generation),),
         )
 
     def check(self) -> tuple[ports.Finding, ...]:

@@ -103,13 +103,13 @@ def test_maps_changed_by_hand_are_seen_and_put_right(
     world: World, table: model.RouteTable, damage: str
 ) -> None:
     """Whatever an operator does to a map shows in the next look, and one apply undoes it without a reload."""
-    generation = world.router.observe(KEY).generation
+    processes = world.router.observe(KEY).processes
     world.tell(damage)
     assert not agrees(table, world.router.observe(KEY))
     world.router.apply(table, key="again")
     state = world.router.observe(KEY)
     assert agrees(table, state)
-    assert state.generation == generation
+    assert state.processes == processes
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ def test_damaged_record_is_not_guessed_at(world: World, table: model.RouteTable)
 
 def test_reload_by_hand_shows_as_another_generation(world: World, table: model.RouteTable) -> None:
     """After somebody else's reload everything is in force still, and counts are told apart."""
-    before = world.router.observe(KEY).generation
+    before = world.router.observe(KEY).processes
     world.wire.reload(timeout_s=5)
     state = world.router.observe(KEY)
     assert agrees(table, state)
-    assert state.generation != before
+    assert state.processes != before
 
 
 def test_host_of_another_environment_cannot_be_taken(world: World, table: model.RouteTable) -> None:

@@ -47,12 +47,12 @@ def test_router_survives_the_control_plane(tmp_path: Path, blue: WebApp) -> None
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"started\n"
         world.apply(world.table(backend(0, [blue])))
-        before = world.router.observe(KEY).generation
+        before = world.router.observe(KEY).processes
         owner.kill()
         owner.communicate()
         assert ask(world.port, HOST).app == "blue"
         world.router.start()
-        assert world.router.observe(KEY).generation == before
+        assert world.router.observe(KEY).processes == before
     finally:
         owner.kill()
         owner.wait()

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.haproxy.world import HOST, KEY, TCP, WEB, World, backend, eventually, free_ports
 from tests.support.http_load import Load, Plan, ask, ask_all, exchange
 from tests.support.web_app import WebApp, WebSocket
-from tidegate.core import model
+from tidegate.core import model, sequential
 
 pytestmark = pytest.mark.real
 
@@ -102,8 +102,8 @@ def test_servers_come_and_go_under_load(world: World, blue: WebApp, green: WebAp
 
 
 def test_a_new_server_gets_nothing_before_its_check_passed(world: World, blue: WebApp, green: WebApp) -> None:
-    """An instance that is not healthy yet gets no request; it does once its check passes."""
-    green.healthy = False
+    """An instance that is not healthy yet, and slow to say so, gets no request until its check passes."""
+    green.healthy, green.health_delay_s = False, 0.3
     world.apply(world.table(backend(0, [blue])))
     table = world.table(backend(0, [blue, green]))
     with Load(Plan(port=world.port, host=HOST, users=6)) as load:
@@ -112,7 +112,7 @@ def test_a_new_server_gets_nothing_before_its_check_passed(world: World, blue: W
             load.wait_for(50)
         assert green.requests["/"] == 0
         assert green.requests["/healthz"] > 0
-        green.healthy = True
+        green.healthy, green.health_delay_s = True, 0.0
         world.apply(table)
         eventually(lambda: green.requests["/"] > 0)
     assert load.tally.failed == Counter()
@@ -224,7 +224,7 @@ def test_requests_that_could_be_read_in_two_ways_are_refused(world: World, blue:
 
 
 def test_traffic_is_counted_exactly(world: World, blue: WebApp, green: WebApp) -> None:
-    """Requests and 5xx answers of each slot add up to what was sent."""
+    """Requests, status classes, 5xx answers and latencies of each slot add up to what was sent."""
     both = (backend(0, [blue]), backend(1, [green]))
     world.apply(world.table(*both))
     before = world.router.observe(KEY)
@@ -235,9 +235,28 @@ def test_traffic_is_counted_exactly(world: World, blue: WebApp, green: WebApp) -
     world.apply(world.table(*both, stable=1))
     ask_all(world.port, HOST, ["X-A: 1"] * 40)
     after = world.router.observe(KEY)
-    assert after.generation == before.generation
-    counts = {one.slot: (one.requests, one.errors) for one in after.traffic}
-    assert counts == {0: (77, 7), 1: (40, 0), 2: (0, 0), 3: (0, 0)}
+    assert {one.process for one in after.traffic} == {one.process for one in before.traffic}
+    counts = {one.slot: (one.requests, one.errors, one.classes) for one in after.traffic}
+    nothing = (0, 0, (0, 0, 0, 0, 0))
+    assert counts == {
+        0: (77, 7, (0, 70, 0, 0, 7)),
+        1: (40, 0, (0, 40, 0, 0, 0)),
+        2: nothing,
+        3: nothing,
+    }
+    measured = {one.slot: sum(count for _, count in one.latencies) for one in after.traffic}
+    assert measured == {0: 77, 1: 40, 2: 0, 3: 0}
+
+
+def test_latencies_fall_into_their_buckets(world: World, blue: WebApp) -> None:
+    """A slow answer is counted in a bucket of at least its time, and a quick one far below."""
+    world.apply(world.table(backend(0, [blue])))
+    ask_all(world.port, HOST, ["X-A: 1"] * 20)
+    exchange(world.port, [f"GET /slow?ms=300 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()])
+    (latencies,) = (one.latencies for one in world.router.observe(KEY).traffic if one.slot == 0)
+    slowest_s = sequential.bucket_edge_s(latencies[-1][0] + 1)
+    assert 0.3 <= slowest_s
+    assert sum(count for bucket, count in latencies if sequential.bucket_edge_s(bucket) < 0.15) >= 20
 
 
 def test_environments_do_not_touch_each_other(world: World, blue: WebApp, green: WebApp) -> None:

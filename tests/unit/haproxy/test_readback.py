@@ -27,12 +27,18 @@ SERVERS = (
     "6 other.test.web.0 1 p1-0 127.0.0.1 2 0 1 3 9002"
 )
 STATISTICS = (
-    "# pxname,svname,scur,econ,type,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other\n"
-    "shop.test.web.0,p1-0,4,0,2,0,0,0,0,0,0\n"
-    "shop.test.web.0,BACKEND,4,9,1,1,2,3,4,5,6\n"
-    "other.test.web.0,p1-0,1,0,2,0,0,0,0,0,0"
+    "# pxname,svname,scur,bin,bout,econ,type,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other\n"
+    "shop.test.web.0,p1-0,4,0,0,0,2,0,0,0,0,0,0\n"
+    "shop.test.web.0,BACKEND,4,70,80,9,1,1,2,3,4,5,6\n"
+    "other.test.web.0,p1-0,1,0,0,0,2,0,0,0,0,0,0"
 )
-WHOLE = (INFO, VARIABLE, *MAPS, SERVERS, STATISTICS)
+LATENCIES = (
+    "# table: latencies, type: string, size:102400, used:3\n"
+    "0x7f01: key=shop.test.web.0:57 use=0 exp=0 shard=0 gpc0=12\n"
+    "0x7f02: key=shop.test.web.0:9 use=1 exp=0 shard=0 gpc0=3\n"
+    "0x7f03: key=other.test.web.0:9 use=0 exp=0 shard=0 gpc0=4"
+)
+WHOLE = (INFO, VARIABLE, *MAPS, SERVERS, STATISTICS, LATENCIES)
 
 
 def test_whole_answers_are_read() -> None:
@@ -43,7 +49,12 @@ def test_whole_answers_are_read() -> None:
     assert [(one.path, one.port, one.ready, one.running, one.sessions) for one in look.servers] == [
         ("shop.test.web.0/p1-0", 9001, True, True, 4)
     ]
-    assert look.counts == {"shop.test.web.0": readback.Count(requests=21, errors=5, connect_failures=9)}
+    assert look.counts == {
+        "shop.test.web.0": readback.Count(
+            classes=(1, 2, 3, 4, 5), other=6, connect_failures=9, bytes_in=70, bytes_out=80, active=4
+        )
+    }
+    assert look.latencies == {"shop.test.web.0": ((9, 3), (57, 12))}
     assert look.entries["hosts.map"] == (("shop.example.com", "shop.test.web"),)
 
 
