@@ -95,6 +95,12 @@ class Look:
     """By name of backend: bucket and number of answers."""
 
     @property
+    def fence(self) -> int:
+        """The largest fence among the environment's routes, should there be several; 0: there is none."""
+        routes = (config.parse_route(value) for _, value in self.entries[config.ROUTES])
+        return max((route.fence for route in routes if route is not None), default=0)
+
+    @property
     def route(self) -> model.Route | None:
         """The route in force; None: none, or none that Tidegate wrote."""
         entries = self.entries[config.ROUTES]

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tidegate import revisions
 from tidegate.core import model
 from tidegate.errors import MissingProgramError, RouterError, StaleRouteError
 from tidegate.haproxy import config, readback, servers
@@ -43,6 +44,8 @@ ADMISSION_POLL_S: Final = 0.005
 #: Connections of a deleted server are cut within milliseconds.
 DELETION_TRIES: Final = 5
 DELETION_PAUSE_S: Final = 0.01
+#: File that numbers the looks at the router.
+REVISION: Final = "revision"
 #: A public service outgrows this soon.
 FEW_CONNECTIONS: Final = 1_000
 #: What HAProxy says of a command that it has carried out and that is not silent.
@@ -59,6 +62,7 @@ class HAProxyRouter:
         self._wire = Wire(folder)
         self._process = SupervisorProcess(folder, settings)
         self._folder = folder
+        self._revisions: revisions.Revisions | None = None
 
     # --- starting and stopping ---------------------------------------------------------------------
 
@@ -130,7 +134,7 @@ class HAProxyRouter:
         with self._boot.exclusive():
             held = self._boot.record(table.key)
             if held is not None:
-                _refuse_older(held.table.route, table)
+                _refuse_older(held.table.route.fence, table)
             shape = config.structure(table, held.structure if held else ())
             record = Record(format=FORMAT, table=table, structure=shape)
             self._keep_supervised()
@@ -140,8 +144,7 @@ class HAProxyRouter:
             except RouterError:
                 self._persist(record, check=held is None or held.structure != shape)
                 raise
-            if current.route is not None:
-                _refuse_older(current.route, table)
+            _refuse_older(current.fence, table)
             reload = current.fingerprint != config.fingerprint(shape)
             self._persist(record, check=reload)
             if reload:
@@ -152,6 +155,7 @@ class HAProxyRouter:
 
     def observe(self, environment: model.EnvironmentKey) -> model.RouteState:
         """See `ports.Router.observe`."""
+        revision = self._next_revision()  # before the look: of two at the same time, the older says less
         self._keep_supervised()
         record = self._boot.record(environment)
         agrees = record is not None and self._boot.agrees(record)
@@ -159,7 +163,7 @@ class HAProxyRouter:
         current = self._look(processes.worker, environment)
         old, unseen = self._look_at_old(processes, environment)
         return model.RouteState(
-            revision=time.monotonic_ns(),
+            revision=revision,
             boot=record.table if record is not None and agrees else None,
             route=current.route,
             servers=_server_statuses(environment, current, old, unseen=unseen),
@@ -190,6 +194,11 @@ class HAProxyRouter:
             hint="Raise the limit on open files (`ulimit -Hn`).",
         )
         return found, running, limit
+
+    def _next_revision(self) -> int:
+        if self._revisions is None:
+            self._revisions = revisions.Revisions(self._folder / REVISION)
+        return self._revisions.next()
 
     # --- files -------------------------------------------------------------------------------------
 
@@ -284,7 +293,7 @@ class HAProxyRouter:
             for entry in before:
                 route = config.parse_route(entry[1]) if config.owned(name, prefix, entry) else None
                 if route is not None:
-                    _refuse_older(route, table)
+                    _refuse_older(route.fence, table)
         after = {key: value for key, value in before if not config.owned(name, prefix, (key, value))}
         taken = [key for key in entries if key in after]
         if taken:
@@ -317,10 +326,10 @@ class HAProxyRouter:
                 raise RouterError(f"HAProxy refused `{verb}`: {answer[:200]}")
 
 
-def _refuse_older(held: model.Route, table: model.RouteTable) -> None:
-    if held.fence > table.route.fence:
+def _refuse_older(fence: int, table: model.RouteTable) -> None:
+    if fence > table.route.fence:
         raise StaleRouteError(
-            f"The router holds a newer route for {table.key} (fence {held.fence}) than what was asked for"
+            f"The router holds a newer route for {table.key} (fence {fence}) than what was asked for"
             f" (fence {table.route.fence}); nothing was changed."
         )
 

@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate import errors, ports
+from tidegate import errors, ports, revisions
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness, revisions
+from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness
 from tidegate.runtimes import plan as plans
 
 #: Fewer free ports than this are worth a word in `tide doctor`.

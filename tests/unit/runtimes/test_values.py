@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate import errors
+from tidegate import errors, revisions
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups, instances, launching, revisions, shim
+from tidegate.runtimes import accounts, cgroups, instances, launching, shim
 from tidegate.runtimes import plan as plans
 
 KEY = model.EnvironmentKey(app="shop", environment="production")

@@ -4,7 +4,7 @@ Hides how they outlive a crash without a write for each: a block of numbers is t
 place, so that a full disk does not prevent it; what is left of a block is skipped after a restart. A first
 block begins at the milliseconds of the wall clock, so that a lost file does not start again from little.
 
-Neighbours: process.py.
+Neighbours: every adapter that looks at the world numbers its looks with one of these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from tidegate.runtimes import instances
+from tidegate import errors
 
 #: A look a second uses up a block in twelve days.
 _BLOCK = 1_000_000
@@ -44,11 +44,13 @@ class Revisions:
             begin = int(self._path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             begin = int(time.time() * 1_000)
-        with instances.storage_errors(f"{self._path} cannot be written"):
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.pwrite(handle, f"{begin + _BLOCK:0{_DIGITS}d}".encode(), 0)
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        except OSError as error:
+            raise errors.StorageError(f"{self._path} cannot be written: {error.strerror}.") from error
         self._last, self._end = begin, begin + _BLOCK
