@@ -65,6 +65,15 @@ def test_older_table_is_refused_while_haproxy_hangs(
     assert HAProxyRouter(world.folder, world.settings)._boot.record(KEY).table == table  # type: ignore[union-attr]
 
 
+def test_older_table_is_refused_by_any_of_two_routes(world: World, table: model.RouteTable) -> None:
+    """With two routes in the map the larger fence counts, and the files stay as they are."""
+    newer = config.route_value(replace(table.route, fence=table.route.fence + 5))
+    world.tell(f"add map {config.ROUTES} {NAME}. {newer}")
+    with pytest.raises(StaleRouteError):
+        world.router.apply(replace(table, route=replace(table.route, exposure_bps=0)), key="late")
+    assert world.router.observe(KEY).boot == table
+
+
 def test_same_fence_is_applied_again(world: World, table: model.RouteTable, green: WebApp) -> None:
     """The same fence is no newer route: servers change under it."""
     more = replace(table, backends=(table.backends[0], backend(1, [green, free_ports(1)[0]])))
@@ -88,9 +97,9 @@ def test_commit_that_comes_too_late_is_refused_by_haproxy(world: World, table: m
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(f"set map {config.ROUTES} {NAME}. 1=:9:-:0:x:-", id="another-route"),
+        pytest.param(f"set map {config.ROUTES} {NAME}. 1=:0:-:0:other:-", id="another-route"),
         pytest.param(f"set map {config.ROUTES} {NAME}. nonsense", id="no-route"),
-        pytest.param(f"add map {config.ROUTES} {NAME}. 1=:9:-:0:x:-", id="two-routes"),
+        pytest.param(f"add map {config.ROUTES} {NAME}. 1=:0:-:0:other:-", id="two-routes"),
         pytest.param(f"del map {config.ROUTES} {NAME}.", id="route-deleted"),
         pytest.param(f"clear map {config.ROUTES}", id="all-routes-deleted"),
         pytest.param(f"del map {config.HOSTS} {HOST}", id="host-deleted"),
