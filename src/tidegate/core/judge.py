@@ -1,0 +1,602 @@
+"""Evidence of all metrics to one verdict: abort, promote or continue, with its reason and a sentence.
+
+Hides how metrics are put together, what counts as a tick, and the words for people; the bets themselves are
+in `sequential`, the wishes in `policy`, the choice of the plan in `replay`. Pure; the state is a small value
+(below 10 kB as JSON) that is committed with its rollout and carried through all its stages.
+
+Invariants:
+
+- A rollout of a release within the margins is aborted with a chance of at most `false_abort`, over all
+  metrics, looks and stages: abort when sum_m v_m E_m >= 1 / false_abort. Every E_m has mean at most 1 and
+  the weights sum to 1, so the sum is a bet too, whatever the metrics have to do with one another.
+- Whether a tick counts is decided by the numbers of requests and the time, never by what became of them:
+  warm-up, silence and slices (below) leave the guarantee as it is.
+- Looks may come as often as one likes. A look with few requests is kept until a *slice* of `SLICE_REQUESTS`
+  is full: a tick of one canary request and no stable one compares nothing.
+- No look, or no canary request, is neither good nor bad.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, Protocol
+
+from tidegate.core import sequential
+from tidegate.core.policy import AnalysisPolicy, LittleEvidence, Metric
+from tidegate.core.sequential import Evidence, Histogram, PairCounts, Plan, Reference, Sample
+
+#: With 5 % exposure three canary requests: short enough to be never felt, long enough that the stable
+#: release's part in it says what the canary's part should be.
+SLICE_REQUESTS: Final = 64
+
+# --- what is seen ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Requests of one release that finished in a tick."""
+
+    requests: int = 0
+    errors: int = 0
+    """Of them: answers that the policy calls errors, connections that failed, time-outs."""
+    latencies: Histogram | None = None
+    """In `sequential`'s buckets; None: not measured. May hold fewer requests than `requests`."""
+    values: Sample | None = None
+    """A business metric, e.g. 1 for each visit that bought; None: not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """One look: what finished since the look before. None: could not look."""
+
+    canary: Counts | None
+    stable: Counts | None
+
+
+def since(before: Counts, now: Counts) -> Counts:
+    """What happened between two readings of running counters. If one fell, all were reset to zero between."""
+    old = dict(before.latencies.cells) if before.latencies else {}
+    new = dict(now.latencies.cells) if now.latencies else {}
+    fell = now.requests < before.requests or now.errors < before.errors
+    if fell or any(new.get(index, 0) < count for index, count in old.items() if now.latencies):
+        return now
+    latencies = None
+    if now.latencies is not None:
+        cells = ((index, count - old.get(index, 0)) for index, count in now.latencies.cells)
+        latencies = Histogram(cells=tuple(cell for cell in cells if cell[1]))
+    return Counts(
+        requests=now.requests - before.requests,
+        errors=now.errors - before.errors,
+        latencies=latencies,
+        values=now.values,
+    )
+
+
+# --- what is committed -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Requests of one release that were compared, for people: the decision does not use them."""
+
+    requests: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Looks that are taken together, because each has too few requests to compare."""
+
+    canary: Counts = Counts()
+    stable: Counts = Counts()
+    age_s: float = 0.0
+
+    def with_look(self, canary: Counts, stable: Counts, dt_s: float) -> Slice:
+        if self.canary.requests + self.stable.requests == 0:
+            return Slice(canary=canary, stable=stable, age_s=dt_s)
+        return Slice(
+            canary=_joined(self.canary, canary),
+            stable=_joined(self.stable, stable),
+            age_s=self.age_s + dt_s,
+        )
+
+
+def _joined(first: Counts, second: Counts) -> Counts:
+    return Counts(
+        requests=first.requests + second.requests,
+        errors=first.errors + second.errors,
+        latencies=_joined_latencies(first.latencies, second.latencies),
+        values=_joined_values(first.values, second.values),
+    )
+
+
+def _joined_latencies(first: Histogram | None, second: Histogram | None) -> Histogram | None:
+    if first is None or second is None:
+        return first or second
+    cells = dict(first.cells)
+    for index, count in second.cells:
+        cells[index] = cells.get(index, 0) + count
+    return Histogram(cells=tuple(sorted(cells.items())))
+
+
+def _joined_values(first: Sample | None, second: Sample | None) -> Sample | None:
+    if first is None or second is None:
+        return first or second
+    return Sample(cells=first.cells + second.cells)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeState:
+    """Everything that a rollout's analysis knows. Made by `started`, changed by `judged`."""
+
+    plan: Plan
+    """Chosen before the rollout and kept: a plan chosen while looking would be chosen by the outcome."""
+    worse: Evidence
+    no_worse: Evidence
+    slower: Evidence
+    poorer: Evidence
+    over_error_limit: Evidence
+    over_latency_limit: Evidence
+    stable_latencies: Reference
+    canary_latencies: Reference
+    centre: float | None = None
+    """The stable release's business metric in the past."""
+    canary: Seen = Seen()
+    stable: Seen = Seen()
+    waiting: Slice = Slice()
+    """What came since the last full slice."""
+    served_s: float = 0.0
+    """Seconds in which the canary had requests."""
+    silent_s: float = 0.0
+    """Seconds since the canary last had requests."""
+    blind_s: float = 0.0
+    """Seconds since we could last look."""
+    requests_without_latency: int = 0
+    """Of the canary, since the last one with a latency, while the stable release has latencies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bets:
+    worse: sequential.PairBet
+    no_worse: sequential.PairBet
+    slower: sequential.OrderBet
+    poorer: sequential.MeanBet
+    error_limit: sequential.LimitBet | None
+    latency_limit: sequential.LimitBet | None
+
+
+#: `max_p99_ms` permits this share of slower requests.
+_SLOW_SHARE: Final = 0.01
+
+
+@lru_cache(maxsize=8)
+def _bets(policy: AnalysisPolicy) -> _Bets:
+    limit = policy.max_error_share
+    return _Bets(
+        worse=sequential.worse(margin=policy.margin, allowance=policy.allowance),
+        no_worse=sequential.no_worse(margin=policy.promote_margin, allowance=policy.promote_allowance),
+        slower=sequential.OrderBet(margin_buckets=policy.latency_margin_buckets),
+        poorer=sequential.MeanBet(margin=policy.business_margin),
+        error_limit=None if limit is None else sequential.LimitBet(limit=limit),
+        latency_limit=None if policy.max_p99_ms is None else sequential.LimitBet(limit=_SLOW_SHARE),
+    )
+
+
+def started(policy: AnalysisPolicy, plan: Plan, past: Histogram) -> JudgeState:
+    """Before the first look. `past`: latencies of the stable release before the rollout; may be empty."""
+    bets = _bets(policy)
+    limits = (len(bet.log_weights) if bet else 0 for bet in (bets.error_limit, bets.latency_limit))
+    return JudgeState(
+        plan=plan,
+        worse=Evidence.nothing(len(bets.worse.ratios)),
+        no_worse=Evidence.nothing(len(bets.no_worse.ratios)),
+        slower=Evidence.nothing(len(bets.slower.log_weights)),
+        poorer=Evidence.nothing(len(bets.poorer.log_weights) if policy.business else 0),
+        over_error_limit=Evidence.nothing(next(limits)),
+        over_latency_limit=Evidence.nothing(next(limits)),
+        stable_latencies=Reference().after(past, dt_s=0.0),
+        canary_latencies=Reference(),
+    )
+
+
+# --- a look ----------------------------------------------------------------------------------------
+
+
+def judged(state: JudgeState, tick: Tick, policy: AnalysisPolicy, dt_s: float) -> JudgeState:
+    """The state after a look `dt_s` seconds after the one before. ValueError if `dt_s` is negative."""
+    if not 0 <= dt_s < math.inf:
+        raise ValueError(f"a look cannot come {dt_s} seconds after the one before")
+    if tick.canary is None or tick.stable is None:
+        return replace(state, blind_s=state.blind_s + dt_s)
+    nothing = tick.canary.requests == 0
+    heard = replace(
+        state,
+        blind_s=0.0,
+        silent_s=state.silent_s + dt_s if nothing else 0.0,
+        served_s=state.served_s if nothing else state.served_s + dt_s,
+    )
+    if nothing and state.waiting.canary.requests == 0:
+        return _remembering(heard, tick.stable, dt_s)
+    waiting = state.waiting.with_look(tick.canary, tick.stable, dt_s)
+    if waiting.canary.requests + waiting.stable.requests < SLICE_REQUESTS:
+        return replace(heard, waiting=waiting)
+    return _counted(replace(heard, waiting=Slice()), waiting, policy)
+
+
+def _remembering(state: JudgeState, stable: Counts, dt_s: float) -> JudgeState:
+    """The stable release goes on while the canary has no requests: only its past grows."""
+    if stable.latencies is None:
+        return state
+    return replace(state, stable_latencies=state.stable_latencies.after(stable.latencies, dt_s=dt_s))
+
+
+def _counted(state: JudgeState, full: Slice, policy: AnalysisPolicy) -> JudgeState:
+    """With the bets on a full slice won or lost. Bets on what is known before it, then learns from it."""
+    bets, canary, stable = _bets(policy), full.canary, full.stable
+    counts = PairCounts(
+        canary_requests=canary.requests,
+        canary_events=canary.errors,
+        stable_requests=stable.requests,
+        stable_events=stable.errors,
+    )
+    after = replace(
+        state,
+        worse=_added(state, state.worse, bets.worse.gains(counts), full),
+        no_worse=_added(state, state.no_worse, bets.no_worse.gains(counts), full),
+        canary=_seen(state.canary, canary),
+        stable=_seen(state.stable, stable),
+    )
+    if bets.error_limit:
+        gains = bets.error_limit.gains(canary.requests, canary.errors)
+        after = replace(after, over_error_limit=_added(state, state.over_error_limit, gains, full))
+    if stable.latencies is not None or canary.latencies is not None:
+        after = _with_latencies(after, full, policy, warm=_warm(state, policy))
+    if canary.values is not None and stable.values is not None:
+        after = _with_values(after, full, policy)
+    return after
+
+
+def _added(state: JudgeState, evidence: Evidence, gains: sequential.Floats, full: Slice) -> Evidence:
+    return sequential.added(evidence, gains, dt_s=full.age_s, plan=state.plan)
+
+
+def _seen(before: Seen, counts: Counts) -> Seen:
+    return Seen(requests=before.requests + counts.requests, errors=before.errors + counts.errors)
+
+
+def _warm(state: JudgeState, policy: AnalysisPolicy) -> bool:
+    """Whether the canary has served long enough that its latencies count."""
+    return state.served_s > policy.warmup_s and state.canary.requests >= policy.warmup_requests
+
+
+def _with_latencies(state: JudgeState, full: Slice, policy: AnalysisPolicy, *, warm: bool) -> JudgeState:
+    bets = _bets(policy)
+    canary, stable = full.canary.latencies or Histogram(), full.stable.latencies or Histogram()
+    silent = 0 if canary.cells else state.requests_without_latency + full.canary.requests
+    after = replace(
+        state,
+        stable_latencies=state.stable_latencies.after(stable, dt_s=full.age_s),
+        requests_without_latency=silent,
+    )
+    if not warm:
+        return after
+    after = replace(
+        after,
+        slower=_added(state, state.slower, bets.slower.gains(canary, stable, state.stable_latencies), full),
+        canary_latencies=state.canary_latencies.after(canary, dt_s=full.age_s),
+    )
+    if bets.latency_limit and policy.max_p99_ms is not None:
+        slow = sum(
+            n for index, n in canary.cells if sequential.bucket_edge_s(index) * 1000 >= policy.max_p99_ms
+        )
+        gains = bets.latency_limit.gains(canary.total, slow)
+        after = replace(after, over_latency_limit=_added(state, state.over_latency_limit, gains, full))
+    return after
+
+
+def _with_values(state: JudgeState, full: Slice, policy: AnalysisPolicy) -> JudgeState:
+    canary, stable = full.canary.values or Sample(), full.stable.values or Sample()
+    centre = sequential.followed(state.centre, stable, dt_s=full.age_s)
+    if not policy.business:
+        return state
+    gains = _bets(policy).poorer.gains(canary, stable, state.centre)
+    return replace(state, centre=centre, poorer=_added(state, state.poorer, gains, full))
+
+
+# --- the verdict -----------------------------------------------------------------------------------
+
+
+class VerdictKind(enum.StrEnum):
+    """What the analysis says of a canary."""
+
+    ABORT = "abort"
+    PROMOTE = "promote"
+    CONTINUE = "continue"
+
+
+class Finding(enum.StrEnum):
+    """Why. Stored and shown unchanged: add, never rename."""
+
+    MORE_ERRORS = "more-errors"
+    SLOWER = "slower"
+    POORER = "business-metric-fell"
+    ERROR_LIMIT = "above-error-limit"
+    LATENCY_LIMIT = "above-latency-limit"
+    NO_WORSE = "shown-no-worse"
+    OFF = "analysis-off"
+    BLIND = "could-not-look"
+    NO_REQUESTS = "no-canary-requests"
+    NOTHING_TO_COMPARE = "no-stable-requests"
+    FEW_REQUESTS = "few-canary-requests"
+    LATENCY_SILENT = "latency-not-reported"
+    GATHERING = "gathering-evidence"
+
+
+_FOUND: Final = {
+    Metric.ERRORS: Finding.MORE_ERRORS,
+    Metric.LATENCY: Finding.SLOWER,
+    Metric.BUSINESS: Finding.POORER,
+    Metric.ERROR_LIMIT: Finding.ERROR_LIMIT,
+    Metric.LATENCY_LIMIT: Finding.LATENCY_LIMIT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricEvidence:
+    """What one metric says, in nats: exp of it is the odds it offers."""
+
+    metric: Metric
+    log_evidence: float
+    """With its weight, so that it may be set against the verdict's bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Errors of a release, with the 95 % interval (Wilson) for display; decisions do not use it."""
+
+    requests: int
+    errors: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """0 if there was no request."""
+        return self.errors / self.requests if self.requests else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Lower edges of the buckets that hold the median and the 99th percentile, in milliseconds."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to do with the canary, why, and how sure: shown unchanged everywhere."""
+
+    kind: VerdictKind
+    finding: Finding
+    metric: Metric | None
+    """To blame for an abort."""
+    sentence: str
+    evidence: tuple[MetricEvidence, ...]
+    combined: float
+    """Log evidence of all metrics together…"""
+    abort_bound: float
+    """…which aborts from here."""
+    no_worse: float
+    """Log evidence that errors are no worse than the promote margins…"""
+    promote_bound: float
+    """…which is enough from here."""
+    canary: Share
+    stable: Share
+    canary_latency: Latency | None = None
+    stable_latency: Latency | None = None
+
+
+def verdict(state: JudgeState, policy: AnalysisPolicy) -> Verdict:
+    """What the evidence says now. PROMOTE: shown no worse; see `may_end_early` for what may follow."""
+    parts = tuple(
+        MetricEvidence(
+            metric=metric, log_evidence=policy.log_weight(metric) + _log_value(state, metric, policy)
+        )
+        for metric in policy.metrics
+    )
+    combined = sequential.log_sum(tuple(part.log_evidence for part in parts))
+    no_worse = sequential.log_value(state.no_worse, _bets(policy).no_worse.log_weights, state.plan)
+    kind, finding, metric = VerdictKind.CONTINUE, _unfinished(state, policy), None
+    if policy.enabled and combined >= policy.abort_bound:
+        metric = max(parts, key=lambda part: part.log_evidence).metric
+        kind, finding = VerdictKind.ABORT, _FOUND[metric]
+    elif finding is Finding.GATHERING and no_worse >= policy.promote_bound and _fast_enough(state, policy):
+        kind, finding = VerdictKind.PROMOTE, Finding.NO_WORSE
+    found = Verdict(
+        kind=kind,
+        finding=finding,
+        metric=metric,
+        sentence="",
+        evidence=parts,
+        combined=combined,
+        abort_bound=policy.abort_bound,
+        no_worse=no_worse,
+        promote_bound=policy.promote_bound,
+        canary=_share(state.canary),
+        stable=_share(state.stable),
+        canary_latency=_latency(state.canary_latencies),
+        stable_latency=_latency(state.stable_latencies),
+    )
+    return replace(found, sentence=_sentence(found, state, policy))
+
+
+def may_end_early(found: Verdict, policy: AnalysisPolicy, *, held_s: float) -> bool:
+    """Whether a stage that has been held for `held_s` seconds may end before its time."""
+    return policy.promote_early and found.kind is VerdictKind.PROMOTE and held_s >= policy.soak_s
+
+
+def at_hold_end(found: Verdict, policy: AnalysisPolicy) -> LittleEvidence:
+    """What to do when a stage's hold time is over and nothing was found: GO_ON if shown no worse."""
+    if found.kind is VerdictKind.PROMOTE or not policy.enabled:
+        return LittleEvidence.GO_ON
+    return policy.on_little_evidence
+
+
+def _log_value(state: JudgeState, metric: Metric, policy: AnalysisPolicy) -> float:
+    bets = _bets(policy)
+    pairs: dict[Metric, tuple[Evidence, _Weighted | None]] = {
+        Metric.ERRORS: (state.worse, bets.worse),
+        Metric.LATENCY: (state.slower, bets.slower),
+        Metric.BUSINESS: (state.poorer, bets.poorer),
+        Metric.ERROR_LIMIT: (state.over_error_limit, bets.error_limit),
+        Metric.LATENCY_LIMIT: (state.over_latency_limit, bets.latency_limit),
+    }
+    evidence, bet = pairs[metric]
+    return 0.0 if bet is None else sequential.log_value(evidence, bet.log_weights, state.plan)
+
+
+class _Weighted(Protocol):
+    @property
+    def log_weights(self) -> sequential.Floats: ...
+
+
+#: Seconds without a look, or without a canary request, that are worth a word.
+_QUIET_S: Final = 10.0
+#: Canary requests that no test can make much of.
+_FEW: Final = 100
+
+
+def _unfinished(state: JudgeState, policy: AnalysisPolicy) -> Finding:
+    """Why there is no verdict yet, or GATHERING if nothing is in the way of one."""
+    requests = state.canary.requests + state.waiting.canary.requests
+    checks = (
+        (not policy.enabled, Finding.OFF),
+        (state.blind_s >= _QUIET_S, Finding.BLIND),
+        (requests == 0 or state.silent_s >= _QUIET_S, Finding.NO_REQUESTS),
+        (state.stable.requests + state.waiting.stable.requests == 0, Finding.NOTHING_TO_COMPARE),
+        (requests < _FEW, Finding.FEW_REQUESTS),
+        (state.requests_without_latency >= _FEW, Finding.LATENCY_SILENT),
+    )
+    return next((finding for holds, finding in checks if holds), Finding.GATHERING)
+
+
+def _fast_enough(state: JudgeState, policy: AnalysisPolicy) -> bool:
+    """Whether the canary's latencies lie within the margin, as far as there are any."""
+    canary, stable = state.canary_latencies.past, state.stable_latencies.past
+    if not stable:
+        return True
+    return bool(canary) and all(
+        _quantile(canary, part) <= _quantile(stable, part) + policy.latency_margin_buckets
+        for part in (0.5, 0.9)
+    )
+
+
+def _quantile(cells: sequential.Cells, part: float) -> int:
+    """Bucket that holds it."""
+    left = part * math.fsum(weight for _, weight in cells)
+    for index, weight in cells:
+        left -= weight
+        if left <= 0:
+            return index
+    return cells[-1][0]
+
+
+def _latency(reference: Reference) -> Latency | None:
+    if not reference.past:
+        return None
+    p50, p99 = (sequential.bucket_edge_s(_quantile(reference.past, part)) * 1000 for part in (0.5, 0.99))
+    return Latency(p50_ms=p50, p99_ms=p99)
+
+
+#: Of the normal distribution: 95 % lie within.
+_Z: Final = 1.96
+
+
+def _share(seen: Seen) -> Share:
+    n = seen.requests
+    if n == 0:
+        return Share(requests=0, errors=0, low=0.0, high=1.0)
+    share, square = min(1.0, seen.errors / n), _Z * _Z
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = _Z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
+    return Share(requests=n, errors=seen.errors, low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def _sentence(found: Verdict, state: JudgeState, policy: AnalysisPolicy) -> str:
+    if found.kind is VerdictKind.ABORT:
+        return (
+            f"{_trouble(found, policy)} Evidence {_odds(found.combined)}; {_odds(found.abort_bound)} aborts."
+        )
+    if found.kind is VerdictKind.PROMOTE:
+        return (
+            f"The canary is shown to be no worse: {_errors(found)}. "
+            f"Evidence {_odds(found.no_worse)}; {_odds(found.promote_bound)} is enough."
+        )
+    return _waiting(found, state)
+
+
+def _trouble(found: Verdict, policy: AnalysisPolicy) -> str:
+    fast, slow = found.stable_latency, found.canary_latency
+    if found.metric is Metric.ERRORS:
+        return f"The canary fails more requests: {_errors(found)}."
+    if found.metric is Metric.ERROR_LIMIT:
+        limit = f"the limit of {100 * (policy.max_error_share or 0):.3g} %"
+        return f"The canary fails more requests than {limit} permits: {_errors(found)}."
+    if found.metric is Metric.BUSINESS:
+        return f"The canary's business metric is below {policy.business_margin:.3g} of the stable release's."
+    if found.metric is Metric.LATENCY_LIMIT:
+        return f"More than 1 % of the canary's requests take longer than {policy.max_p99_ms:.4g} ms."
+    seen = f" {_speeds('canary', slow)}, {_speeds('stable release', fast)}." if slow and fast else ""
+    return f"The canary is slower than the stable release.{seen}"
+
+
+def _speeds(name: str, latency: Latency) -> str:
+    return f"{name} median {latency.p50_ms:.3g} ms, 99th percentile {latency.p99_ms:.3g} ms"
+
+
+def _errors(found: Verdict) -> str:
+    return f"{_fails(found.canary)} (stable release: {_fails(found.stable)})"
+
+
+def _fails(share: Share) -> str:
+    if share.requests == 0:
+        return "no requests"
+    between = f"{100 * share.low:.2g} to {100 * share.high:.2g} %"
+    return f"{share.errors} of {share.requests} failed, {100 * share.value:.2g} % ({between})"
+
+
+#: More than this says no more to anybody.
+_ODDS_MAX: Final = 1_000_000
+#: From here on fractions say no more either.
+_ROUND_ODDS: Final = 9.5
+
+
+def _odds(log_evidence: float) -> str:
+    odds = math.exp(min(log_evidence, math.log(_ODDS_MAX)))
+    more = "more than " if log_evidence > math.log(_ODDS_MAX) else ""
+    return f"{more}{odds:.0f} to 1" if odds > _ROUND_ODDS else f"{odds:.2g} to 1"
+
+
+def _waiting(found: Verdict, state: JudgeState) -> str:
+    requests = state.canary.requests + state.waiting.canary.requests
+    return {
+        Finding.OFF: "The analysis is switched off.",
+        Finding.BLIND: f"The counts could not be read for {state.blind_s:.0f} s.",
+        Finding.NO_REQUESTS: "The canary has had no request yet."
+        if requests == 0
+        else f"The canary has had no request for {state.silent_s:.0f} s.",
+        Finding.NOTHING_TO_COMPARE: "The stable release has no requests to compare with.",
+        Finding.FEW_REQUESTS: f"The canary has had {requests} requests, too few to say much.",
+        Finding.LATENCY_SILENT: "The canary's latencies are not reported any more.",
+    }.get(
+        found.finding,
+        f"Nothing found so far: {_errors(found)}. Evidence of harm {_odds(found.combined)}, "
+        f"{_odds(found.abort_bound)} aborts.",
+    )

@@ -1,0 +1,284 @@
+"""The stable release judged against itself, on its own last day: does its noise abort good releases?
+
+Hides how the day is cut and what is tried; `sequential` has the bets, `judge` takes the `Plan`. The tests
+of `sequential` take requests as independent of one another. Bursts of one user and incidents of one
+instance are not, and no formula knows how large they are, but yesterday does. Each shard of the stable
+release's users (or each of its instances) plays the canary against all others in each of the day's
+windows, in the very process that will judge the canary. Every one of these canaries is good. If too many
+would have been aborted, evidence is made to count less, in the cheaper of two ways:
+
+- *tempering*: evidence is divided by phi, which suits many small bursts;
+- *block cap*: the evidence of any `block_s` seconds counts at most 1.5 nats, so that an abort needs about
+  four separate blocks, which suits few large incidents.
+
+Invariants: pure and deterministic; bounded work, because ticks are merged up to 5 s until there are few
+enough of them; both ways leave the guarantee for independent requests as it is. Not known from it: kinds
+of noise that yesterday did not have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tidegate.core import sequential
+from tidegate.core.policy import AnalysisPolicy
+from tidegate.core.sequential import PLAIN, Floats, Plan
+
+#: What the ladders try, from the mildest on.
+PHIS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 40.0, 80.0, 120.0)
+BLOCKS_S: Final = (5.0, 10.0, 20.0, 60.0)
+WINDOWS: Final = 24
+#: A window shorter than this is no rollout.
+_WINDOW_MIN_S: Final = 600.0
+#: Chances at which the share of crossings must hold, beside the permitted false aborts: 480 runs say little
+#: about 1 %, but the whole tail speaks.
+_LEVELS: Final = (0.2, 0.1, 0.05, 0.02)
+_SHARDS_MIN: Final = 2
+#: Below so many errors in the day there is nothing to learn about bursts.
+_ERRORS_MIN: Final = 20
+#: Evaluated ticks of one pass: about two seconds of one processor.
+_WORK_MAX: Final = 350_000
+_MERGES: Final = (1, 2, 5)
+#: The regression that the choice between the two ways is tried on.
+_IMPLANTED: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Requests and errors of a part of the stable release's users, or of an instance, per tick."""
+
+    requests: tuple[int, ...]
+    errors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What the stable release's own noise asks for."""
+
+    plan: Plan
+    fakes: int
+    """Good canaries that were played; 0: too little history."""
+    aborted_plain: int
+    """Of them, by evidence that is neither tempered nor capped."""
+    aborted: int
+    """Of them, under the plan."""
+    sentence: str
+
+
+def replayed(shards: tuple[Shard, ...], policy: AnalysisPolicy, *, tick_s: float) -> Replay:
+    """The plan for the next rollout. ValueError if the shards' ticks differ in number."""
+    if len({len(counts) for shard in shards for counts in (shard.requests, shard.errors)}) > 1:
+        raise ValueError("all shards of a replay must have the same ticks")
+    if len(shards) < _SHARDS_MIN or sum(sum(shard.errors) for shard in shards) < _ERRORS_MIN:
+        sentence = "Too little history to learn the stable release's noise from: errors count in full."
+        return Replay(plan=PLAIN, fakes=0, aborted_plain=0, aborted=0, sentence=sentence)
+    day = _day(shards, policy, tick_s)
+    chance = policy.false_abort
+    plain = _trial(day, PLAIN)
+    if plain.crossings(chance) <= chance * len(plain.peaks) and plain.tail_holds():
+        return _result(day, plain, PLAIN, plain)
+    capped = _mildest(day, tuple(Plan(block_s=block_s) for block_s in BLOCKS_S))
+    tempered = _mildest(day, tuple(Plan(phi=phi) for phi in PHIS))
+    good = [found for found in (capped, tempered) if _passes(day, found[1])]
+    plan, trial = (
+        min(good, key=lambda found: _delay(day, found[0]))
+        if good
+        else min(capped, tempered, key=lambda found: found[1].crossings(chance))
+    )
+    return _result(day, plain, plan, trial)
+
+
+def _result(day: _Day, plain: _Trial, plan: Plan, trial: _Trial) -> Replay:
+    chance, fakes = day.policy.false_abort, len(plain.peaks)
+    before, after = plain.crossings(chance), trial.crossings(chance)
+    played = f"{fakes} fake canaries on your last day, {before} aborted"
+    if plan == PLAIN:
+        sentence = f"{played}: errors count in full."
+    elif plan.block_s is not None:
+        sentence = f"{played}; with the evidence of any {plan.block_s:.0f} s capped, {after}."
+    else:
+        sentence = f"{played}; with evidence divided by {plan.phi:g}, {after}."
+    return Replay(plan=plan, fakes=fakes, aborted_plain=before, aborted=after, sentence=sentence)
+
+
+# --- the day ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Day:
+    """The history, cut and added up."""
+
+    policy: AnalysisPolicy
+    bet: sequential.PairBet
+    shards: tuple[Shard, ...]
+    total: Shard
+    eventful: tuple[tuple[int, ...], ...]
+    """Per window, the ticks that have an error anywhere: the others cost only rent."""
+    tick_s: float
+
+
+def _day(shards: tuple[Shard, ...], policy: AnalysisPolicy, tick_s: float) -> _Day:
+    days = (_cut(shards, policy, tick_s, merge) for merge in _MERGES)
+    coarsest = _MERGES[-1] * tick_s
+    return next(day for day in days if day.tick_s == coarsest or _work(day) <= _WORK_MAX)
+
+
+def _work(day: _Day) -> int:
+    return sum(map(len, day.eventful)) * len(day.shards)
+
+
+def _cut(shards: tuple[Shard, ...], policy: AnalysisPolicy, tick_s: float, merge: int) -> _Day:
+    merged = tuple(_merged(shard, merge) for shard in shards)
+    total = Shard(
+        requests=tuple(map(sum, zip(*(shard.requests for shard in merged), strict=True))),
+        errors=tuple(map(sum, zip(*(shard.errors for shard in merged), strict=True))),
+    )
+    return _Day(
+        policy=policy,
+        bet=sequential.worse(margin=policy.margin, allowance=policy.allowance),
+        shards=merged,
+        total=total,
+        eventful=tuple(_windows(total.errors, tick_s * merge)),
+        tick_s=tick_s * merge,
+    )
+
+
+def _merged(shard: Shard, merge: int) -> Shard:
+    if merge == 1:
+        return shard
+    return Shard(
+        requests=tuple(sum(shard.requests[at : at + merge]) for at in range(0, len(shard.requests), merge)),
+        errors=tuple(sum(shard.errors[at : at + merge]) for at in range(0, len(shard.errors), merge)),
+    )
+
+
+def _windows(errors: tuple[int, ...], tick_s: float) -> Iterator[tuple[int, ...]]:
+    ticks = len(errors)
+    windows = max(1, min(WINDOWS, int(ticks * tick_s / _WINDOW_MIN_S)))
+    for window in range(windows):
+        yield tuple(
+            tick for tick in range(window * ticks // windows, (window + 1) * ticks // windows) if errors[tick]
+        )
+
+
+# --- trials ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """Highest log evidence that each fake canary reached."""
+
+    peaks: Floats
+
+    def crossings(self, chance: float) -> int:
+        """Fakes that reached 1 / chance."""
+        return sum(peak >= -math.log(chance) for peak in self.peaks)
+
+    def tail_holds(self) -> bool:
+        return all(self.crossings(level) <= level * len(self.peaks) for level in _LEVELS)
+
+
+def _passes(day: _Day, trial: _Trial) -> bool:
+    """Half of the permitted aborts: the ladder was climbed until it fitted, which flatters the last rung."""
+    chance = day.policy.false_abort
+    return trial.crossings(chance) <= chance / 2 * len(trial.peaks) and trial.tail_holds()
+
+
+def _trial(day: _Day, plan: Plan) -> _Trial:
+    return _Trial(
+        peaks=tuple(
+            _played(day, plan, _Fake(shard=shard, errors=shard.errors, ticks=ticks), math.inf).peak
+            for shard in day.shards
+            for ticks in day.eventful
+        )
+    )
+
+
+def _mildest(day: _Day, ladder: tuple[Plan, ...]) -> tuple[Plan, _Trial]:
+    """The first rung that passes, found by halving; the last one if none does."""
+    low, high = 0, len(ladder) - 1
+    best = None
+    while low <= high:
+        middle = (low + high) // 2
+        trial = _trial(day, ladder[middle])
+        if _passes(day, trial):
+            best, high = (ladder[middle], trial), middle - 1
+        else:
+            low = middle + 1
+    return best or (ladder[-1], _trial(day, ladder[-1]))
+
+
+def _delay(day: _Day, plan: Plan) -> float:
+    """Mean requests until a fake canary with several shards' errors is aborted."""
+    bound = day.policy.abort_bound
+    spent = []
+    for at, shard in enumerate(day.shards):
+        donors = [day.shards[(at + step) % len(day.shards)] for step in range(_IMPLANTED)]
+        errors = tuple(map(sum, zip(*(donor.errors for donor in donors), strict=True)))
+        spent += [
+            _played(day, plan, _Fake(shard=shard, errors=errors, ticks=ticks), bound).requests
+            for ticks in day.eventful
+        ]
+    return math.fsum(spent) / max(1, len(spent))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fake:
+    """A canary to be: a shard in one window, with its own errors or with implanted ones."""
+
+    shard: Shard
+    errors: tuple[int, ...]
+    ticks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Played:
+    """How it went."""
+
+    peak: float
+    requests: int
+    """Canary requests until the bound, or until the end, in ticks with an error."""
+
+
+#: Only the ratio of the requests matters to wins and losses: rounded to this many parts, its terms are known
+#: already nearly always, and the evidence changes by less than a thousandth.
+_SCALE: Final = 100
+
+
+def _played(day: _Day, plan: Plan, fake: _Fake, bound: float) -> _Played:
+    """One fake canary through its window: `sequential.added` and `log_value`, written out for speed.
+
+    tests/unit/core/test_replay.py holds it to the same numbers.
+    """
+    settled = [0.0] * len(day.bet.ratios)
+    running = settled.copy()
+    block, peak, served = -1, 0.0, 0
+    cap = math.inf if plan.block_s is None else plan.cap
+    for tick in fake.ticks:
+        n_c, n_s = fake.shard.requests[tick], day.total.requests[tick] - fake.shard.requests[tick]
+        if n_c == 0 or n_s == 0:
+            continue
+        served += n_c
+        if plan.block_s is not None and int(tick * day.tick_s / plan.block_s) != block:
+            block = int(tick * day.tick_s / plan.block_s)
+            settled = [old + min(new, cap) for old, new in zip(settled, running, strict=True)]
+            running = [0.0] * len(running)
+        x_c = min(fake.errors[tick], n_c)
+        x_s = day.total.errors[tick] - fake.shard.errors[tick]
+        terms = day.bet.terms(_SCALE, round(_SCALE * n_s / n_c))
+        scale = n_c / _SCALE
+        running = [
+            old + x_c * win - x_s * loss - scale * rent
+            for old, win, loss, rent in zip(running, terms.wins, terms.losses, terms.rents, strict=True)
+        ]
+        if x_c:
+            tops = [(old + min(new, cap)) / plan.phi for old, new in zip(settled, running, strict=True)]
+            if max(tops) > peak:  # the average of the bets is not above the best of them
+                value = sequential.log_sum(tuple(map(sum, zip(day.bet.log_weights, tops, strict=True))))
+                peak = max(peak, value)
+                if peak >= bound:
+                    break
+    return _Played(peak=peak, requests=served)
