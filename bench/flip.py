@@ -80,7 +80,7 @@ def probing(port: int, host: str) -> Iterator[load.Load]:
 
 def measure(*, quick: bool) -> report.Section:
     """Run the part."""
-    count, bare_count, inside_count = (40, 100, 20) if quick else (200, 200, 50)
+    count, bare_count, inside_count = (40, 100, 20) if quick else (200, 100, 30)
     with machine.folder() as root:
         bare, seen_bare = _bare(root, bare_count)
     with plane.running(SWITCHED, MANUAL) as running, running.connect() as connection:
@@ -89,7 +89,7 @@ def measure(*, quick: bool) -> report.Section:
         )
         committed = flips_s(seen_deploys, _from_commit(connection, SWITCHED, deploys.decisions))
         promotions, seen_promotions = _probed(
-            running.port, MANUAL.host, lambda: _promotions(connection, running.releases, count)
+            running.port, MANUAL.host, lambda: _promotions(connection, running.releases, count // 2)
         )
         inside = anatomy.measure(running, SWITCHED, inside_count)
     rows = (

@@ -26,8 +26,8 @@ TOLERANCE_S: Final = 0.25
 _STEPS: Final = "steps: [5%, 25%, 50%], every: 200ms"
 SWITCH: Final = plane.Site(name="switch")
 CANARY: Final = plane.Site(name="canary", strategy=f"{{canary: {{{_STEPS}}}}}")
-COLD_SWITCH: Final = plane.Site(name="cold-switch", keep_warm="1s")
-COLD_CANARY: Final = plane.Site(name="cold-canary", strategy=CANARY.strategy, keep_warm="1s")
+COLD_SWITCH: Final = plane.Site(name="cold-switch", keep_warm="0s")
+COLD_CANARY: Final = plane.Site(name="cold-canary", strategy=CANARY.strategy, keep_warm="0s")
 #: Site and how many rollouts, quick and full.
 RUNS: Final = ((SWITCH, 10, 50), (CANARY, 6, 50), (COLD_SWITCH, 4, 12), (COLD_CANARY, 3, 8))
 
@@ -44,6 +44,8 @@ class Run:
     refused: tuple[str, ...]
     """WebSockets that could not be opened."""
     early: tuple[sockets.Life, ...]
+    started: int
+    """Instances that the rollouts have started."""
     router_share: float
     """Of a processor, that HAProxy was busy."""
 
@@ -65,9 +67,10 @@ def _run(running: plane.Plane, connection: client.Client, site: plane.Site, coun
     ):
         time.sleep(1.0)
         begun_s, busy_s = time.monotonic(), machine.cpu_s(pids)
+        before, placements = connection.environment(site.place)["last"]["placement"], set()
         for number in range(count):
             other = running.releases[(number + 1) % 2]
-            plane.act_and_wait(connection, site, "deploy", release=other)
+            placements.add(plane.act_and_wait(connection, site, "deploy", release=other)["placement"])
         seconds = time.monotonic() - begun_s
         share = (machine.cpu_s(pids) - busy_s) / seconds
         seen = clients.stop()
@@ -80,6 +83,7 @@ def _run(running: plane.Plane, connection: client.Client, site: plane.Site, coun
         lives=lives,
         refused=tuple(held.refused),
         early=early(lives, connection.history(site.place, limit=count + 5)),
+        started=site.instances * len(placements - {before}),
         router_share=share,
     )
 
@@ -111,7 +115,7 @@ def early(
 
 def _section(runs: Sequence[Run]) -> report.Section:
     heading = (
-        "", "rollouts", "per minute", "requests, kept", "requests, closed", "failed",
+        "", "rollouts", "per minute", "instances started", "requests, kept", "requests, closed", "failed",
         "WebSockets", "ended after drain", "cut early", "HAProxy busy",
     )  # fmt: skip
     failures = Counter(failure.kind for run in runs for failure in run.seen.failures)
@@ -127,7 +131,7 @@ def _section(runs: Sequence[Run]) -> report.Section:
             f"{CLIENTS} clients ask as fast as they can, half of them on kept connections, half with a new "
             f"one for each request, and look at every answer; {HELD} WebSockets say a word every second. "
             "All, with two instances of the app, share the processors, which are busy throughout. Warm: the "
-            "replaced release's instances stay. Cold: they are ended after 1 s; their WebSockets have "
+            "replaced release's instances stay. Cold: they are ended at once; their WebSockets have "
             f"{DRAIN_S} s. Canaries pass {_STEPS}."
         ),
         tables=(report.Table(heading=heading, rows=tuple(_row(run) for run in runs)),),
@@ -147,6 +151,7 @@ def _row(run: Run) -> tuple[str, ...]:
         f"{kind}, {warm}",
         str(run.rollouts),
         f"{run.rollouts / run.seconds * 60:.0f}",
+        str(run.started),
         figures.thousands(run.seen.kept),
         figures.thousands(run.seen.closed),
         str(len(run.seen.failures) + len(run.refused)),
