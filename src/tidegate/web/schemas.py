@@ -19,7 +19,7 @@ class Problem(Answer):
 
     type: str = Field(description="Stable name of the error, e.g. `refused`.")
     title: str = Field(description="What happened.")
-    status: int
+    status: int = Field(description="HTTP status of the answer.")
     detail: str = Field(default="", description="What to do about it.")
     reason: str | None = Field(default=None, description="Of a refusal: its stable reason.")
     exit_status: int = Field(default=1, description="What `tide` exits with.")
@@ -29,134 +29,140 @@ class Problem(Answer):
 class Instance(Answer):
     """One instance of a service."""
 
-    index: int
-    state: str
+    index: int = Field(description="0 for the first.")
+    state: str = Field(
+        description="`starting`, `running`, `backoff` (waits to start again), `stopping`, `exited`."
+    )
     ready: bool | None = Field(description="None: not asked yet.")
-    pid: int | None
-    port: int | None
-    crashes: int
+    pid: int | None = Field(description="Of the app; None: it does not run.")
+    port: int | None = Field(description="Where it listens; None: a worker.")
+    crashes: int = Field(description="How often it ended unasked since it was created.")
     exit: str = Field(description="How it ended last; empty if it never did.")
 
 
 class Service(Answer):
     """One service of a placement."""
 
-    name: str
-    wanted: int
-    ready: int
-    serves: bool
+    name: str = Field(description="As in tidegate.yaml.")
+    wanted: int = Field(description="Instances that should run.")
+    ready: int = Field(description="Instances that passed their health check.")
+    serves: bool = Field(description="Has a port and takes requests; false: a worker.")
     up: int | None = Field(description="Instances that the router would send requests to; None: unknown.")
     connections: int | None = Field(description="Open connections through the router; None: unknown.")
-    instances: list[Instance]
+    instances: list[Instance] = Field(description="Each of them.")
 
 
 class Traffic(Answer):
     """Users' requests answered by a placement, counted by the router."""
 
-    requests: int
+    requests: int = Field(description="Since the control plane began to count.")
     errors: int = Field(description="Answers 5xx.")
-    requests_per_second: float
-    errors_per_second: float
+    requests_per_second: float = Field(description="In the last seconds.")
+    errors_per_second: float = Field(description="In the last seconds.")
 
 
 class Placement(Answer):
     """A release in an environment, with its instances."""
 
-    id: int
-    release: int
-    digest: str
+    id: int = Field(description="Never used again.")
+    release: int = Field(description="Number, without the r.")
+    digest: str = Field(description="Of the package.")
     role: str = Field(description="incoming, live, standby or retiring.")
-    slot: int
+    slot: int = Field(description="0 to 3: which of the four sets of backends in the router.")
     exposure_bps: int = Field(description="Share of users that it answers, in basis points.")
-    traffic: Traffic
-    services: list[Service]
+    traffic: Traffic = Field(description="What it answered.")
+    services: list[Service] = Field(description="In dependency order.")
 
 
 class Stage(Answer):
     """One step of a strategy."""
 
-    exposure_bps: int
+    exposure_bps: int = Field(description="Share of users, in basis points: 10 000 is everybody.")
     hold_s: float | None = Field(description="None: until promoted.")
 
 
 class Rollout(Answer):
     """Putting one release into one environment."""
 
-    id: int
-    kind: str
-    release: int
-    previous_release: int | None
-    strategy: str
-    stages: list[Stage]
+    id: int = Field(description="Its number in the environment.")
+    kind: str = Field(description="`deploy` or `rollback`.")
+    release: int = Field(description="That goes in.")
+    previous_release: int | None = Field(description="That was live when it began; None: nothing was.")
+    strategy: str = Field(description="`switch` or `canary`.")
+    stages: list[Stage] = Field(description="Steps of the strategy.")
     stage: int = Field(description="Index of the current stage.")
-    phase: str
-    held_s: float
-    paused: bool
+    phase: str = Field(description="See [the life of a rollout](lifecycle.md).")
+    held_s: float = Field(description="Of the current stage: how long it was seen healthy, in seconds.")
+    paused: bool = Field(description="Somebody paused it.")
     exposure_reached_bps: int = Field(description="Largest exposure that was seen in force.")
-    reason: str
-    detail: str
-    by: str
-    why: str
-    placement: int | None
+    reason: str = Field(description="Of its last step: see [reasons](reasons.md).")
+    detail: str = Field(description="The same for people.")
+    by: str = Field(description="Who asked.")
+    why: str = Field(description="As given with `--why`.")
+    placement: int | None = Field(description="Id of the instances that it is about; None: not placed yet.")
     started_at: float | None = Field(default=None, description="Unix seconds.")
-    ended_at: float | None = None
+    ended_at: float | None = Field(default=None, description="Unix seconds; None: in progress.")
 
 
 class Environment(Answer):
     """Everything about one environment now."""
 
-    app: str
-    environment: str
+    app: str = Field(description="Name of the app.")
+    environment: str = Field(description="Name of the environment.")
     live: int | None = Field(description="Release that is live.")
     exposure_bps: int = Field(description="Committed exposure of the incoming release.")
     rollout: Rollout | None = Field(description="In progress.")
     last: Rollout | None = Field(description="The one that ended last.")
     pending_release: int | None = Field(description="Starts when the current rollout has gone home.")
-    placements: list[Placement]
-    hosts: list[str]
+    placements: list[Placement] = Field(
+        description="Everything that runs here, also what is kept warm or on its way out."
+    )
+    hosts: list[str] = Field(description="Host names that it answers to.")
     url: str | None = Field(description="Where the first public service answers on this machine.")
     halted: str = Field(description="Not empty: observe only, and why.")
     failures: list[str] = Field(description="What does not work right now, in sentences.")
-    observed_at: float
+    observed_at: float = Field(description="Unix seconds of the last look; 0: none yet.")
 
 
 class ControlPlane(Answer):
     """The control plane itself."""
 
-    version: str
-    home: str
-    pid: int
-    listen: str
-    environments: list[Environment]
+    version: str = Field(description="Of Tidegate.")
+    home: str = Field(description="Its data folder.")
+    pid: int = Field(description="Its process.")
+    listen: str = Field(description="Where users' requests arrive.")
+    environments: list[Environment] = Field(description="All of them.")
 
 
 class Finding(Answer):
     """One result of a self-check."""
 
-    name: str
-    ok: bool
-    detail: str
-    hint: str
+    name: str = Field(description="What was checked.")
+    ok: bool = Field(description="Nothing needs to be done.")
+    detail: str = Field(description="What was found.")
+    hint: str = Field(description="What to do; may be filled though `ok`.")
 
 
 class Package(Answer):
     """A package in the content store."""
 
-    digest: str
-    size_bytes: int
-    files: int
+    digest: str = Field(description="Its identity.")
+    size_bytes: int = Field(description="Unpacked.")
+    files: int = Field(description="Regular files in it.")
 
 
 class Release(Answer):
     """A numbered release."""
 
-    app: str
-    number: int
-    digest: str
-    revision: str
-    environments: list[str]
-    created_at: float
-    created_by: str
+    app: str = Field(description="Name of the app.")
+    number: int = Field(description="Without the r.")
+    digest: str = Field(description="Of its package.")
+    revision: str = Field(
+        description="Commit of the source, with `-dirty` if it was changed; empty: not from git."
+    )
+    environments: list[str] = Field(description="That its tidegate.yaml names, in order.")
+    created_at: float = Field(description="Unix seconds.")
+    created_by: str = Field(description="Who made it.")
     kept: bool = Field(description="Its package is on this machine.")
 
 
@@ -167,44 +173,44 @@ class Accepted(Answer):
     rollout: int | None = Field(
         description="Acted upon; None if it waits for another to go home, or a no-op."
     )
-    environment: Environment
+    environment: Environment = Field(description="As it stands after the decision.")
 
 
 class Plan(Answer):
     """What a deploy would do."""
 
-    release: int
-    previous_release: int | None
-    no_op: bool
-    flip: bool
-    steps: list[str]
+    release: int = Field(description="That would go in.")
+    previous_release: int | None = Field(description="That is live; None: nothing is.")
+    no_op: bool = Field(description="It is live already, with the same configuration.")
+    flip: bool = Field(description="Its instances are warm: nothing has to start.")
+    steps: list[str] = Field(description="In order, for people.")
 
 
 class Event(Answer):
     """One line of the history."""
 
-    sequence: int
-    at: float
-    reason: str
-    rollout: int | None
-    release: int | None
-    phase: str | None
-    exposure_bps: int | None
-    detail: str
+    sequence: int = Field(description="Grows; ask for events after one.")
+    at: float = Field(description="Unix seconds.")
+    reason: str = Field(description="See [reasons](reasons.md).")
+    rollout: int | None = Field(description="Id of its rollout; None: of no rollout.")
+    release: int | None = Field(description="That it is about.")
+    phase: str | None = Field(description="Of the rollout, after it.")
+    exposure_bps: int | None = Field(description="That was committed with it.")
+    detail: str = Field(description="For people.")
 
 
 class Preview(Answer):
     """How to see the incoming release before the users do."""
 
-    header: str
-    token: str
-    cookie: str
+    header: str = Field(description="Name of the header to send.")
+    token: str = Field(description="Its value, and that of the cookie.")
+    cookie: str = Field(description="Name of the cookie, instead of the header.")
 
 
 class LogLine(Answer):
     """One line of output."""
 
-    service: str
-    release: int
-    index: int
-    text: str
+    service: str = Field(description="That printed it.")
+    release: int = Field(description="Number, without the r.")
+    index: int = Field(description="Of the instance.")
+    text: str = Field(description="The line.")
