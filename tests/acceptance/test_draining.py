@@ -68,7 +68,11 @@ def _shop(tide: Tide, name: str, **keys: object) -> App:
 def test_long_connections_have_their_drain_time(shared: Tide) -> None:
     """After a switch a WebSocket and a download go on for the drain time, then they are cut and the old release ends."""
     app = _shop(shared, "long")
-    with Users(shared.port, host=app.host) as users, Line(app, "/socket") as web, Line(app, "/stream") as load:
+    with (
+        Users(shared.port, host=app.host) as users,
+        Line(app, "/socket") as web,
+        Line(app, "/stream") as load,
+    ):
         assert web.head.startswith("HTTP/1.1 101")
         assert load.head.startswith("HTTP/1.1 200")
         app.bring()

@@ -484,11 +484,11 @@ def _page(answer: HTTPResponse | urllib.error.HTTPError) -> Page:
 
 
 def _everybody() -> Iterator[tuple[int, str]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid() and is_alive(int(entry)):
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and is_alive(int(entry.name)):
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                yield int(entry), b" ".join(words).decode("utf-8", "replace").rstrip()
+                words = entry.joinpath("cmdline").read_bytes().split(b"\0")
+                yield int(entry.name), b" ".join(words).decode("utf-8", "replace").rstrip()
 
 
 def _belongs(pid: int, words: str, home: str) -> bool:
@@ -502,7 +502,7 @@ def _belongs(pid: int, words: str, home: str) -> bool:
 
 def _cwd(pid: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/cwd")
+        return str(Path(f"/proc/{pid}/cwd").readlink())
     except OSError:
         return ""
 

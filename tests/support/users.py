@@ -4,8 +4,8 @@
         ...
     assert not users.failures
 
-Every second user keeps a connection alive, the others open one for each request, as simple clients do. A user
-keeps the cookies that were set. Invariants: nothing is sent twice, and whatever goes wrong after a request was
+Every second user keeps a connection alive, the others open one for each request, as simple clients do. Users
+keep the cookies that were set. Invariants: nothing is sent twice, and whatever goes wrong after a request was
 begun is a failure, also where a browser would silently try again; only a connection that was closed while it
 was idle is not.
 """
@@ -60,7 +60,7 @@ class _User:
             failure = "" if status == b"200" else f"answered {status.decode()}"
         except TimeoutError:
             failure = "no answer in 15 s"
-        except (OSError, EOFError, IndexError) as error:
+        except (OSError, EOFError, IndexError, ValueError) as error:
             failure = f"{type(error).__name__}: {error}"
         if failure or self.number % 2:
             self.hang_up()
@@ -83,8 +83,7 @@ class _User:
         cookie = f"Cookie: {self.cookie.decode()}\r\n" if self.cookie else ""
         writer.write(f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\n{cookie}{close}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        await reader.readexactly(int(length.group(1)) if length else 0)
+        await _read_body(reader, head)
         cookie_set = _COOKIE.search(head)
         if cookie_set:
             self.cookie = cookie_set.group(1)
@@ -96,6 +95,18 @@ class _User:
         if self.streams is not None:
             self.streams[1].close()
         self.streams = None
+
+
+async def _read_body(reader: asyncio.StreamReader, head: bytes) -> None:
+    """The whole body, by its length or in chunks; EOFError when it ends too early."""
+    length = _LENGTH.search(head)
+    size = int(length.group(1)) if length else 0
+    if b"\r\ntransfer-encoding: chunked" not in head.lower():
+        await reader.readexactly(size)
+        return
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        await reader.readexactly(size + 2)
+    await reader.readuntil(b"\r\n")
 
 
 def _found(pattern: re.Pattern[bytes], head: bytes) -> str:
