@@ -30,7 +30,8 @@ exec {sample.PYTHON} "$@"
 
 def blocks(language: str) -> list[str]:
     """The page's blocks in a language, in their order."""
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
+    text = PAGE.read_text("utf-8")
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return found
 
 

@@ -66,7 +66,7 @@ def _shop(tide: Tide, name: str, **keys: object) -> App:
 
 
 def test_long_connections_have_their_drain_time(shared: Tide) -> None:
-    """After a switch a WebSocket and a download go on for the drain time, then they are cut and the old release ends."""
+    """After a switch a WebSocket and a download go on for the drain time, and are cut then."""
     app = _shop(shared, "long")
     with (
         Users(shared.port, host=app.host) as users,

@@ -62,7 +62,7 @@ MOMENTS = [("starting", 0), ("holding", 0), ("holding", 1), ("finishing", 2)]
 
 @pytest.mark.parametrize(("phase", "stage"), MOMENTS, ids=[f"{phase}-{stage}" for phase, stage in MOMENTS])
 def test_killed_control_plane_carries_on_in_every_phase(mortal: App, phase: str, stage: int) -> None:
-    """After kill -9 in a phase and `tide up` the rollout ends right, nothing was done twice, no request was lost."""
+    """After kill -9 and `tide up` the rollout ends right, with nothing done twice and no request lost."""
     before = mortal.look()["live"]
 
     def there() -> bool:
@@ -102,7 +102,7 @@ def test_killed_control_plane_carries_on_with_an_abort(mortal: App) -> None:
 
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_random_kills_lose_nothing(tide: Tide, capsys: pytest.CaptureFixture[str]) -> None:
-    """However often and whenever the control plane is killed, rollouts end right, once each, and no request fails."""
+    """Whenever the control plane is killed, rollouts end right, once each, and no request fails."""
     app = _shop(tide, strategy=sample.canary("30%", "60%", every="400ms"))
     chance = random.Random(20)
     phases: Counter[str] = Counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -35,7 +35,7 @@ class Watched:
         self.app, self.most, self.stop = app, 0, threading.Event()
         self.thread = threading.Thread(target=self._look)
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
@@ -49,7 +49,7 @@ class Watched:
 
 
 def test_release_that_crashes_under_traffic_goes_back_by_itself(shared: Tide) -> None:
-    """A release whose instances die of requests is aborted without anybody's help, and never exceeds its stage."""
+    """A release whose instances die of requests is aborted by itself, and never exceeds its stage."""
     app = _shop(shared, "crashes", sample.canary("30%", "60%", every="30s"))
     with Users(shared.port, host=app.host, count=40, think_s=0.3) as users, Watched(app) as watched:
         wait_for(lambda: len(users.asked) > 40)

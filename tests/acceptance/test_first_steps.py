@@ -1,4 +1,4 @@
-"""The first minutes with Tidegate: a manifest to begin with, help for editor and shell, starting and stopping."""
+"""The first minutes with Tidegate: a manifest, help for editor and shell, starting and stopping."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from tidegate import manifest
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-WEB = (
-    f"#!{sample.PYTHON}\n"
-    + """
+WEB = f"""#!{sample.PYTHON}
 import http.server, os
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -26,7 +24,6 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Page).serve_forever()
 """
-)
 
 
 def test_init_up_deploy_is_all_it_takes(idle: Tide) -> None:

@@ -61,7 +61,7 @@ def _refused(error: object) -> dict[str, Any]:
 
 
 def test_two_deploys_at_once_are_one_rollout(make: Callable[..., App]) -> None:
-    """Two people deploy two releases at the same moment: one wins, the other is told by name what is in progress."""
+    """Two people deploy two releases at the same moment: one wins, the other is told which."""
     app = make()
     app.write({"made": "by ada"})
     first = app.begin("deploy", "--no-wait")

@@ -1,4 +1,4 @@
-"""The way back: to the release before, to any earlier one, as a flip while it is warm, from new instances later."""
+"""The way back: to the release before or any earlier one, as a flip or from new instances."""
 
 from __future__ import annotations
 

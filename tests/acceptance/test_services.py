@@ -56,7 +56,7 @@ def test_nobody_sees_a_mix_of_releases(shared: Tide) -> None:
 
 
 def test_workers_are_replaced_after_the_services_with_traffic(shared: Tide) -> None:
-    """A worker of the new release starts when everybody is exposed, and only one release's works at the end."""
+    """A worker of the new release starts when everybody is exposed, and the old one stops then."""
     app = shared.app(
         "works",
         services={
@@ -119,7 +119,7 @@ def test_same_bytes_go_from_environment_to_environment(shared: Tide) -> None:
 
 
 def test_instance_knows_who_and_where_it_is(shared: Tide) -> None:
-    """An instance finds its port, its data folder, its names and the addresses that it needs in the environment."""
+    """An instance finds its port, data folder, names and the addresses that it needs in its environment."""
     app = _two_services(shared, "knows", config={"MOTTO": "two words, $HOME and 'quotes'"})
     app.open()
     found = shared.get("/env", host="knows.test").json

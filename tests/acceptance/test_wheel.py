@@ -1,4 +1,4 @@
-"""What a stranger does: install the wheel into an empty environment, and deploy from an empty folder, not as root."""
+"""What a stranger does: install the wheel into an empty environment, and deploy, not as root."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _run(*words: object, **keys: object) -> str:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder that everybody may enter, with an environment that has the wheel and its locked dependencies."""
+    """A folder that everybody may enter, with an environment of the wheel and its locked dependencies."""
     folder = Path(tempfile.mkdtemp(prefix="tide-wheel-"))
     folder.chmod(0o755)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

@@ -1,15 +1,15 @@
 """A sample app of the acceptance tests: one file of plain Python that serves, calls, works and fails as told.
 
-`PROGRAM` is the text that goes into a package; `python3 app.py NAME` is the service NAME, and `worker` anything
-without a PORT. Beside it lies `conduct.json`, which makes each release another one:
+`PROGRAM` is the text that goes into a package; it is a worker where it is given no PORT. Beside it lies
+`conduct.json`, which makes each release another one:
 
     never_ready         its health check answers 503
     exit_at_start       it prints two lines and ends with this status
     crash_on_request    it ends in the middle of every request of a user
 
-Files in the app's data folder steer instances that run: `die.r2` ends every instance of r2 at once and as long
-as it is there, `sick.r2` lets their health check fail. In `journal` there, each instance says when it starts
-and stops. Answers carry the release in `X-Release`, and of a call to the api in `X-Api-Release`.
+Files in the app's data folder steer instances that run: `die.r2` ends every instance of r2 at once and as
+long as it is there, `sick.r2` lets their health check fail. In `journal` there, each instance says when it
+starts and stops. Answers carry the release in `X-Release`, and of a call to the api in `X-Api-Release`.
 """
 
 from __future__ import annotations

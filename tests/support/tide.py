@@ -222,13 +222,12 @@ class Tide:
             return "\n".join((self.home / "control-plane.log").read_text().splitlines()[-30:])
         return ""
 
-    def get(self, path: str = "/", *, host: str = "localhost", port: int = 0, **headers: str) -> Page:
-        """One request over a connection of its own; `headers` with `_` for `-`."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        url = f"http://127.0.0.1:{port or self.port}{path}"
-        request = urllib.request.Request(url, headers={"Host": host} | named)
+    def get(self, path: str = "/", host: str = "localhost", headers: dict[str, str] | None = None) -> Page:
+        """One request over a connection of its own."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        request = urllib.request.Request(url, headers={"Host": host} | (headers or {}))
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - http, written above
                 return _page(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -349,7 +348,7 @@ class App:
         return self.ok("deploy", *words)
 
     def bring(self, environment: str = "production", **conduct: Any) -> Json:
-        """A new release asked for over the API, as `tide deploy --no-wait` does, but without its start-up time."""
+        """A new release over the API, as `tide deploy --no-wait` does, without the command's start-up."""
         self.write({"made": random.random(), **conduct})
         with tempfile.TemporaryFile() as archive, client.Client(self.tide.socket, by="ada") as connection:
             packed = package.pack(self.folder / "dist", archive)
@@ -435,7 +434,7 @@ class App:
 
     def get(self, path: str = "/", **headers: str) -> Page:
         """A request of a user."""
-        return self.tide.get(path, host=self.host, **headers)
+        return self.tide.get(path, self.host, headers)
 
     def data(self, environment: str = "production") -> Path:
         """The folder that the app may write."""
