@@ -4,9 +4,15 @@
       settings.json     how the control plane was started
       state/            0700  the state store
       packages/         0711  unpacked, read-only
-      instances/        0711  one folder per instance, and per app its writable data
-      router/           0700  HAProxy's boot files
+      instances/        0700  one folder per instance: what it was started with, and its state
+      data/             0711  one folder per app and environment that is its user's: survives releases
+      tmp/              0711  one folder per instance that is its user's: does not
+      logs/             0700  output of instances that are gone
+      router/           0711  HAProxy's boot files; its unprivileged processes pass through, to their sockets
       control-plane.log
+
+The runtime makes data, tmp and logs beside its instances. Modes here are those of `runtimes.instances` and
+`haproxy.boot`: a folder that is in use must not change, not even for a moment.
 
 Unix sockets lie in a folder of their own, because their paths are limited to 107 bytes.
 """
@@ -74,8 +80,8 @@ class Home:
             (self.root, 0o711),
             (self.state, 0o700),
             (self.packages, 0o711),
-            (self.instances, 0o711),
-            (self.router, 0o700),
+            (self.instances, 0o700),
+            (self.router, 0o711),
             (self.socket.parent, 0o711 if self.socket.parent == self.root else 0o700),
         ):
             _create_folder(folder, mode)
