@@ -126,7 +126,10 @@ def test_hostile_values_are_refused_or_harmless(text: str, place: str) -> None:
     except RouterError:
         return
     assert len(rendered.split("\n")) == len(everything(whole).split("\n"))
-    assert not set(rendered) & set(';\\"#$<>\t\r\0\x1b\u2028')
+    forbidden = set('\\"#<>\t\r\0\x1b\u2028')
+    if place != "path":  # which HAProxy reads between single quotes, where these mean nothing
+        forbidden |= set(";$")
+    assert not set(rendered) & forbidden
     assert rendered.count("'") == everything(whole).count("'")
     words = [len(line.split(" ")) for line in rendered.split("\n")]
     assert words == [len(line.split(" ")) for line in everything(whole).split("\n")]
