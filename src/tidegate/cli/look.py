@@ -202,12 +202,14 @@ def preview(tide: Tide, environment: str | None) -> None:
     with tide.connected() as connection:
         place = tide.place(environment, connection)
         found = connection.preview(place)
-        url = connection.environment(place)["url"]
     tide.out.print("Send this header, or the cookie, to see the incoming release at any exposure:")
     tide.out.print(f"  {found['header']}: {found['token']}", soft_wrap=True)
     tide.out.print(f"  Cookie: {found['cookie']}={found['token']}", soft_wrap=True)
-    if url:
-        tide.out.print(f"  curl -H '{found['header']}: {found['token']}' {url}/", soft_wrap=True)
+    if found["address"]:
+        host = f" -H 'Host: {safe(found['host'])}'" if found["host"] else ""
+        tide.out.print(
+            f"  curl{host} -H '{found['header']}: {found['token']}' {found['address']}/", soft_wrap=True
+        )
     tide.print_json(found)
 
 

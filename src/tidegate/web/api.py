@@ -305,12 +305,7 @@ def _add_looking(app: FastAPI, context: Context) -> None:
 
     @app.get(f"{ENVIRONMENT}/preview")
     def preview(key: Key) -> schemas.Preview:
-        token = context.store.load(key).state.route.preview
-        if not token:
-            raise errors.NotFoundError(
-                f"No release is on its way into {key}.", hint="A preview exists while a rollout runs."
-            )
-        return schemas.Preview(header="X-Tidegate-Preview", token=token, cookie="tidegate_preview")
+        return views.preview(context.store.load(key).state, context.listening)
 
     @app.get(f"{ENVIRONMENT}/logs")
     def logs(

@@ -118,7 +118,10 @@ class Environment(Answer):
         description="Everything that runs here, also what is kept warm or on its way out."
     )
     hosts: list[str] = Field(description="Host names that it answers to.")
-    url: str | None = Field(description="Where the first public service answers on this machine.")
+    url: str | None = Field(
+        description="Where it answers, by the first of `hosts`, or by the router's own address if it answers "
+        "every host; None: it has no host."
+    )
     halted: str = Field(description="Not empty: observe only, and why.")
     failures: list[str] = Field(description="What does not work right now, in sentences.")
     observed_at: float = Field(description="Unix seconds of the last look; 0: none yet.")
@@ -205,6 +208,10 @@ class Preview(Answer):
     header: str = Field(description="Name of the header to send.")
     token: str = Field(description="Its value, and that of the cookie.")
     cookie: str = Field(description="Name of the cookie, instead of the header.")
+    address: str | None = Field(
+        description="URL of the router on this machine; None: nothing is public here."
+    )
+    host: str | None = Field(description="To send as `Host` to that address; None: any will do.")
 
 
 class LogLine(Answer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidegate import ports
+from tidegate import errors, ports
 from tidegate.core import model, placements, routing
 from tidegate.engine import loop, traffic
 from tidegate.web import schemas
@@ -23,12 +23,16 @@ class Listening:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "*", "") else self.host  # noqa: S104 - compared, not bound
         return f"http://{host}:{self.port}"
 
+    def url_of(self, host: str | None) -> str:
+        """The same for a host name that the router tells apart from others; None: any host will do."""
+        return self.url if host is None else f"http://{host}:{self.port}"
+
 
 def environment(view: loop.View, meter: traffic.TrafficMeter, listening: Listening) -> schemas.Environment:
     """Everything about one environment."""
     state = view.state
     live = state.live
-    hosts = sorted({host for service in routing.route_table(state).services for host in service.hosts})
+    hosts = _hosts(state)
     return schemas.Environment(
         app=state.key.app,
         environment=state.key.environment,
@@ -39,10 +43,35 @@ def environment(view: loop.View, meter: traffic.TrafficMeter, listening: Listeni
         pending_release=state.pending.release if state.pending else None,
         placements=[_placement(state, placement, view.observed, meter) for placement in state.placements],
         hosts=hosts,
-        url=listening.url if hosts else None,
+        url=listening.url_of(_host_to_ask(hosts)) if hosts else None,
         halted=state.halted,
         failures=[failure.error.message for failure in view.failures],
         observed_at=view.at,
+    )
+
+
+def _hosts(state: model.EnvironmentState) -> list[str]:
+    return sorted({host for service in routing.route_table(state).services for host in service.hosts})
+
+
+def _host_to_ask(hosts: list[str]) -> str | None:
+    """The name without which the router does not know what is meant; None: every name is answered."""
+    return None if "*" in hosts else next(iter(hosts), None)
+
+
+def preview(state: model.EnvironmentState, listening: Listening) -> schemas.Preview:
+    """How to see the incoming release. Raises NotFoundError when there is none."""
+    if not state.route.preview:
+        raise errors.NotFoundError(
+            f"No release is on its way into {state.key}.", hint="A preview exists while a rollout runs."
+        )
+    hosts = _hosts(state)
+    return schemas.Preview(
+        header="X-Tidegate-Preview",
+        token=state.route.preview,
+        cookie="tidegate_preview",
+        address=listening.url if hosts else None,
+        host=_host_to_ask(hosts),
     )
 
 

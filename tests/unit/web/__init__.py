@@ -1,0 +1,1 @@
+"""What the API's answers are made of."""
