@@ -36,7 +36,7 @@ def argo(minutes: Sequence[Minute]) -> int | None:
 
 
 def kayenta(minutes: Sequence[Minute], every: int = 5) -> int | None:
-    """Mann-Whitney on the shares per minute, 98 %, tolerance 0.25, judged each `every` minutes from the start."""
+    """Mann-Whitney on the shares per minute since the start, 98 %, tolerance 0.25."""
     for minute in range(every, len(minutes) + 1, every):
         canary = [look[1] / look[0] for look in minutes[:minute]]
         stable = [look[3] / look[2] for look in minutes[:minute]]

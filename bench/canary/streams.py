@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 Look = tuple[int, int, int, int]
@@ -103,10 +103,8 @@ class Bursts:
     rng: random.Random
     per_s: float
     second: int = 0
-
-    def __post_init__(self) -> None:
-        """The errors to come, per second of the next ten."""
-        self.ahead = [0] * 10
+    ahead: list[int] = field(default_factory=lambda: [0] * 10)
+    """Errors to come, per second of the next ten."""
 
     def __next__(self) -> int:
         for _ in range(poisson(self.rng, self.per_s / 5)):
