@@ -1,6 +1,7 @@
 """NOTIFY, LOST-UPDATE, DEADLINE, PROMOTED-BAD, DOUBLE: what is written down about rollouts.
 
-No excuses, but one tick of tolerance for deadlines, and a restored backup, whose counters say what was.
+No excuses, but one tick of tolerance for deadlines, the age of lagging looks, and a restored backup,
+whose counters say what was.
 A commit whose answer never arrived counts as what it is: committed.
 """
 
@@ -32,6 +33,7 @@ class RecordChecker(Checker):
         self._looked_at = dict.fromkeys(world.keys, 0.0)
         self._process = 0
         self._bad_looks = dict.fromkeys(world.keys, 0)
+        self._bad_since = dict.fromkeys(world.keys, 0.0)
 
     def on_look(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
         rollout, now = self.world.committed(key).rollout, self.world.now
@@ -43,8 +45,14 @@ class RecordChecker(Checker):
         if rollout is not None and not rollout.paused:
             self._counted_s[key] += elapsed_s
         if runtime:
-            bad = self._crashes(key) >= CRASH_LIMIT
-            self._bad_looks[key] = self._bad_looks[key] + 1 if bad else 0
+            self._count_bad_look(key, now)
+
+    def _count_bad_look(self, key: model.EnvironmentKey, now: float) -> None:
+        """A look counts that could show the crash loop: lagging ones show what was."""
+        if self._crashes(key) < CRASH_LIMIT:
+            self._bad_since[key], self._bad_looks[key] = now, 0
+        elif now - self._bad_since[key] > (self.world.view_age_s if self.world.faults.lag else 0.0):
+            self._bad_looks[key] += 1
 
     def _crashes(self, key: model.EnvironmentKey) -> int:
         incoming = self.world.committed(key).incoming
