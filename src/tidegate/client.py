@@ -61,6 +61,10 @@ class Client:
         """What every part of the running control plane says of this machine."""
         return self._list("/v1/findings", {})
 
+    def back_up(self, file: Path) -> Json:
+        """Let the control plane write its state into a new file. `file`: absolute."""
+        return self._json("POST", "/v1/backup", {"file": str(file)})
+
     def shutdown(self, *, apps: bool) -> None:
         """Stop the control plane; with `apps`, everything."""
         self._json("POST", "/v1/shutdown", {"apps": apps})

@@ -238,6 +238,7 @@ def _server(
         version=tidegate.__version__,
         home=str(plane.home.root),
         pid=os.getpid(),
+        back_up=lambda path: _back_up(plane.store, path),
         check=lambda: (*plane.router.check(), *plane.runtime.check(), *plane.store.check()),
         stop=plane.request_stop,
         stop_apps=plane.request_stop_everything,
@@ -250,6 +251,16 @@ def _server(
         timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)
+
+
+def _back_up(store: SqliteStore, path: Path) -> int:
+    """Write the state into a new file; its size in bytes. Raises RequestError, StorageError."""
+    if os.path.lexists(path):
+        raise errors.RequestError(
+            f"{path} is there already; nothing was written.", hint="Choose a name that is free."
+        )
+    store.backup(path)
+    return path.stat().st_size
 
 
 def _api_socket(home: paths.Home) -> socket.socket:

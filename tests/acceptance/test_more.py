@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -37,9 +40,57 @@ def test_preview_command_works_as_it_is_printed(shop: App) -> None:
     assert options[::2] == ["-H", "-H"]
     assert url == f"http://127.0.0.1:{shop.tide.port}/"
     headers = dict(header.split(": ", 1) for header in options[1::2])
-    assert shop.tide.get(host=headers.pop("Host"), **headers).release == "r2"
+    assert headers.pop("Host") == shop.host
+    assert shop.get(**headers).release == "r2"
 
 
 def test_url_names_the_first_host(shop: App) -> None:
     """`url` is one that the router answers, not its bare address."""
     assert shop.ok("status", "--json").json["url"] == f"http://shop.localhost:{shop.tide.port}"
+
+
+def test_backup_is_a_whole_private_copy(shop: App) -> None:
+    """`tide backup` writes a sound database that knows the releases, for its owner alone."""
+    file = shop.folder / "saved.db"
+    said = shop.ok("backup", "saved.db").out
+    assert str(file) in said
+    assert "packages" in said
+    assert file.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as copy:
+        assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert copy.execute("select count(*) from releases").fetchone() == (2,)
+    found = shop.ok("backup", shop.tide.root / "second.db", "--json").json
+    assert found == {"file": str(shop.tide.root / "second.db"), "size_bytes": file.stat().st_size}
+
+
+def _taken(root: Path) -> tuple[Path, str]:
+    (root / "kept.db").write_text("precious")
+    return root / "kept.db", "is there already"
+
+
+def _link(root: Path) -> tuple[Path, str]:
+    (root / "link.db").symlink_to(root / "nowhere")
+    return root / "link.db", "is there already"
+
+
+def _own(root: Path) -> tuple[Path, str]:
+    return root / "home" / "state" / "tidegate.db", "is there already"
+
+
+def _no_folder(root: Path) -> tuple[Path, str]:
+    return root / "missing" / "saved.db", "could not be written"
+
+
+@pytest.mark.parametrize("place", [_taken, _link, _own, _no_folder], ids=lambda place: place.__name__)
+def test_backup_overwrites_nothing_and_says_why(shop: App, place: Callable[[Path], tuple[Path, str]]) -> None:
+    """A file, a link or the state itself is left as it is; a folder that is not there is named."""
+    file, why = place(shop.tide.root)
+    before = file.read_bytes() if file.is_file() else None
+    done = shop.run("backup", file)
+    assert done.status == (1 if why == "could not be written" else 2)
+    assert why in done.err
+    assert str(file) in done.err
+    if before is not None and file.name == "kept.db":
+        assert file.read_bytes() == before
+    assert list(shop.tide.root.rglob("*.partial")) == []
+    assert not (shop.tide.root / "nowhere").exists()

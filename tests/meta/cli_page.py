@@ -40,6 +40,7 @@ ANSWERS: Final = {
     "logs": "one [LogLine](json.md#logline) per line",
     "preview": "[Preview](json.md#preview)",
     "doctor": "list of [Finding](json.md#finding)",
+    "backup": "[Backup](json.md#backup)",
     "demo": "the numbers of the table, with `passed`",
     "schema": "",
     "completion": "",

@@ -90,6 +90,28 @@ def down(tide: Tide, everything: bool) -> None:  # noqa: FBT001 - click's
     tide.print_json({"stopped": True, "apps": everything})
 
 
+@click.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@command
+def backup(tide: Tide, file: Path) -> None:
+    """Write the state (releases, environments, history) into a new file, while everything goes on."""
+    target = file.absolute()
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise errors.RequestError(f"{str(file)!r} is not a name in UTF-8.", hint="Choose another.") from error
+    with tide.connected() as connection:
+        written = connection.back_up(target)
+    tide.out.print(f"Wrote {safe(written['file'])} ({written['size_bytes'] / 1000:.0f} kB).", soft_wrap=True)
+    tide.out.print(
+        f"Not in it: the packages, which never change once they are in {safe(tide.home.packages)} (copy that "
+        "folder too if another machine shall go back to these releases), and the router's files, which are "
+        "made anew from the state.",
+        soft_wrap=True,
+    )
+    tide.print_json(written)
+
+
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
@@ -167,4 +189,4 @@ def completion(context: click.Context, shell: str) -> None:
     sys.stdout.write(found(root, {}, "tide", "_TIDE_COMPLETE").source() + "\n")
 
 
-COMMANDS = (up, down, doctor, init, schema, completion)
+COMMANDS = (up, down, doctor, backup, init, schema, completion)

@@ -7,6 +7,7 @@ Every change answers with the environment as it stands after the decision; every
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class Context:
     pid: int
     check: Callable[[], tuple[ports.Finding, ...]]
     """What every part says of this machine."""
+    back_up: Callable[[pathlib.Path], int]
+    """Write the state into a new file; its size in bytes. Raises RequestError, StorageError."""
     stop: Callable[[], None]
     """Stop the control plane; the apps go on."""
     stop_apps: Callable[[], None]
@@ -129,6 +132,12 @@ class Shutdown(_Body):
     """Stop the control plane."""
 
     apps: bool = False
+
+
+class Backup(_Body):
+    """Where to write the state: a file of the control plane's machine that is not there yet."""
+
+    file: str = Field(pattern=r"^/[^\x00]*$", max_length=4096)
 
 
 def _key(
@@ -183,6 +192,10 @@ def _add_control_plane(app: FastAPI, context: Context) -> None:
     @app.get("/v1/findings")
     def findings() -> list[schemas.Finding]:
         return [schemas.Finding(**dataclasses.asdict(finding)) for finding in context.check()]
+
+    @app.post("/v1/backup", status_code=201)
+    def backup(body: Backup) -> schemas.Backup:
+        return schemas.Backup(file=body.file, size_bytes=context.back_up(pathlib.Path(body.file)))
 
     @app.post("/v1/shutdown", status_code=202)
     def shutdown(body: Shutdown) -> dict[str, bool]:

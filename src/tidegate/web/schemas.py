@@ -146,6 +146,13 @@ class Finding(Answer):
     hint: str = Field(description="What to do; may be filled though `ok`.")
 
 
+class Backup(Answer):
+    """A copy of the state: releases, environments, rollouts and their history."""
+
+    file: str = Field(description="Where it was written, for its owner's eyes only: it holds configuration.")
+    size_bytes: int = Field(description="Of the file.")
+
+
 class Package(Answer):
     """A package in the content store."""
 
