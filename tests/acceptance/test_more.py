@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import select
 import shlex
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import sample
-from tests.support.tide import App, Tide
+from tests.support.tide import App, Tide, finished
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -94,3 +97,56 @@ def test_backup_overwrites_nothing_and_says_why(shop: App, place: Callable[[Path
         assert file.read_bytes() == before
     assert list(shop.tide.root.rglob("*.partial")) == []
     assert not (shop.tide.root / "nowhere").exists()
+
+
+def test_events_tell_every_decision_with_its_reason(shop: App) -> None:
+    """`tide events` lists decisions, oldest first; `--after` leaves out what is known."""
+    found = shop.ok("events", "--json").json
+    assert [event["sequence"] for event in found] == sorted(event["sequence"] for event in found)
+    assert [event["reason"] for event in found].count("requested") == 2
+    lines = shop.ok("events").out.splitlines()
+    assert len(lines) == len(found)
+    assert all(event["reason"] in line for event, line in zip(found, lines, strict=True))
+    last = found[-1]["sequence"]
+    assert shop.ok("events", "--after", found[-2]["sequence"], "--json").json == found[-1:]
+    assert shop.ok("events", "--after", last, "--json").json == []
+    assert "No decision after" in shop.ok("events", "--after", last).out
+
+
+def test_followed_events_come_as_they_are_made(shop: App) -> None:
+    """`tide events --follow` shows a decision when it is made, and ends quietly with Ctrl-C."""
+    last = shop.events()[-1]["sequence"]
+    following = shop.begin("events", "--follow", "--json", "--after", last)
+    try:
+        shop.act("pause")
+        assert following.stdout is not None
+        assert select.select([following.stdout], [], [], 30)[0]
+        line = json.loads(following.stdout.readline())
+        assert (line["sequence"], line["reason"]) == (last + 1, shop.events()[-1]["reason"])
+    finally:
+        following.send_signal(signal.SIGINT)
+        done = finished(following)
+    assert (done.status, done.err) == (0, "")
+
+
+def test_status_shows_where_an_environment_answers(shop: App) -> None:
+    """The status of one environment names its hosts and its address."""
+    said = shop.ok("status", "production").out
+    assert f"shop.localhost, www.shop.localhost, at http://shop.localhost:{shop.tide.port}" in said
+
+
+@pytest.mark.parametrize("words", [("--placement", "999"), ("--service", "wep")], ids=" ".join)
+def test_logs_of_what_is_not_there_are_an_error(shop: App, words: tuple[str, ...]) -> None:
+    """A placement or a service that there is not is named, instead of printing nothing."""
+    done = shop.run("logs", *words)
+    assert done.status == 2
+    assert words[1] in done.err
+    assert done.out == ""
+
+
+def test_second_control_plane_in_the_foreground_fails(shop: App) -> None:
+    """A service manager must not believe that it holds the control plane that somebody else has started."""
+    done = shop.run("up", "--foreground")
+    assert done.status == 1
+    assert f"runs already (pid {shop.tide.pid})" in done.err
+    assert shop.run("up").status == 0

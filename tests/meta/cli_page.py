@@ -34,6 +34,7 @@ ANSWERS: Final = {
     "status": "[Environment](json.md#environment), or [ControlPlane](json.md#controlplane) where no "
     "environment is meant",
     "history": "list of [Rollout](json.md#rollout)",
+    "events": "list of [Event](json.md#event); with `--follow` one per line",
     "releases": "list of [Release](json.md#release)",
     "show": '`{"release", "rollouts"}`: a [Release](json.md#release) and a list of '
     "[Rollout](json.md#rollout), each with its `environment`",

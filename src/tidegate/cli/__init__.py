@@ -3,7 +3,7 @@
 common     what every command shares: options, the client, errors, output
 machine    up, down, doctor, backup, init, schema, completion
 release    deploy, rollback, promote, pause, resume, abort, plan
-look       status, history, releases, show, logs, preview
+look       status, history, events, releases, show, logs, preview
 live       the picture of a rollout in progress
 """
 

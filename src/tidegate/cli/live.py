@@ -5,9 +5,11 @@ In a terminal it is redrawn in place; elsewhere each decision is one line. Hides
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +20,8 @@ from rich.text import Text
 from tidegate import client, errors
 from tidegate.cli.common import plain, safe
 from tidegate.client import Json
+
+T = TypeVar("T")
 
 LOOK_INTERVAL_S = 0.2
 #: A control plane that is restarted (an upgrade in mid-rollout) is waited for this long.
@@ -74,32 +78,48 @@ class _Awaited:
 def _events_before(connection: client.Client, place: client.Place, rollout: int) -> int:
     """Sequence of the last event before the rollout began."""
     before = 0
-    for event in _all_events(connection, place, 0):
+    for event in all_events(connection, place, 0):
         if event["rollout"] == rollout:
             break
         before = event["sequence"]
     return before
 
 
-def _all_events(connection: client.Client, place: client.Place, after: int) -> Iterator[Json]:
+def all_events(connection: client.Client, place: client.Place, after: int) -> Iterator[Json]:
+    """Decisions after the one of that sequence number, oldest first."""
     while page := connection.events(place, after=after):
         yield from page
         after = page[-1]["sequence"]
 
 
-def _looks(connection: client.Client, place: client.Place, awaited: _Awaited) -> Iterator[Json]:
-    """Looks at the environment until the rollout has ended; the last look shows its end."""
+def followed_events(connection: client.Client, place: client.Place, after: int) -> Iterator[Json]:
+    """The same, and then each as it is made; never ends by itself."""
+    while True:
+        page = _patiently(functools.partial(connection.events, place, after=after))
+        yield from page
+        if page:
+            after = page[-1]["sequence"]
+        else:
+            time.sleep(LOOK_INTERVAL_S)
+
+
+def _patiently(look: Callable[[], T]) -> T:
+    """Look; while the control plane is being restarted, again and again, up to `GAP_LIMIT_S`."""
     lost_at: float | None = None
     while True:
         try:
-            environment = connection.environment(place)
+            return look()
         except errors.UnreachableError:
             lost_at = lost_at or time.monotonic()
             if time.monotonic() - lost_at > GAP_LIMIT_S:
                 raise
             time.sleep(LOOK_INTERVAL_S)
-            continue
-        lost_at = None
+
+
+def _looks(connection: client.Client, place: client.Place, awaited: _Awaited) -> Iterator[Json]:
+    """Looks at the environment until the rollout has ended; the last look shows its end."""
+    while True:
+        environment = _patiently(functools.partial(connection.environment, place))
         yield environment
         if awaited.has_ended(environment):
             return
@@ -112,7 +132,7 @@ def _is_current(environment: Json, rollout: int) -> bool:
 
 def _print_events(connection: client.Client, place: client.Place, after: int, out: Console) -> int:
     try:
-        for event in _all_events(connection, place, after):
+        for event in all_events(connection, place, after):
             out.print(event_line(event))
             after = event["sequence"]
     except errors.UnreachableError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -33,6 +34,9 @@ def status(tide: Tide, environment: str | None, watch: bool) -> None:  # noqa: F
             return
         found = connection.environment(place)
     tide.out.print(live.picture(found))
+    if found["hosts"]:
+        names = ", ".join("every host" if host == "*" else host for host in found["hosts"])
+        tide.out.print(f"answers to {safe(names)}, at {safe(found['url'])}", soft_wrap=True)
     _services(tide.out, found)
     tide.print_json(found)
 
@@ -109,6 +113,43 @@ def history(tide: Tide, environment: str | None, limit: int) -> None:
         )
     tide.out.print(table if rollouts else "No rollout yet.")
     tide.print_json(rollouts)
+
+
+@click.command("events")
+@environment_argument
+@click.option(
+    "--after", metavar="N", type=click.IntRange(min=0), default=0, help="Only those with a larger number."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on as decisions are made; with --json one per line.")
+@command
+def events(tide: Tide, environment: str | None, after: int, follow: bool) -> None:  # noqa: FBT001 - click's
+    """Every decision about ENV, with its reason, oldest first."""
+    with tide.connected() as connection:
+        place = tide.place(environment, connection)
+        if follow:
+            _follow(tide, connection, place, after)
+            return
+        found = list(live.all_events(connection, place, after))
+    for event in found:
+        tide.out.print(_numbered(event), soft_wrap=True)
+    if not found:
+        tide.out.print("No decision yet." if after == 0 else f"No decision after {after}.")
+    tide.print_json(found)
+
+
+def _follow(tide: Tide, connection: client.Client, place: client.Place, after: int) -> None:
+    try:
+        for event in live.followed_events(connection, place, after):
+            if tide.as_json:
+                click.echo(json.dumps(event))
+            tide.out.print(_numbered(event), soft_wrap=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _numbered(event: Json) -> str:
+    """A decision with its number, for --after, and its day."""
+    return f"{event['sequence']:>5}  {when(event['at'])[:10]} {live.event_line(event)}"
 
 
 @click.command("releases")
@@ -213,4 +254,4 @@ def preview(tide: Tide, environment: str | None) -> None:
     tide.print_json(found)
 
 
-COMMANDS = (status, history, releases, show, logs, preview)
+COMMANDS = (status, history, events, releases, show, logs, preview)

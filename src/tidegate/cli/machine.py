@@ -35,6 +35,11 @@ def up(tide: Tide, listen: str | None, run_as: str | None, foreground: bool) -> 
     from tidegate import daemon
 
     answering = _answering(tide)
+    if answering is not None and foreground:
+        raise errors.LeaseHeldError(
+            f"A control plane runs already (pid {answering['pid']}), and another would have nothing to do.",
+            hint="Stop it with `tide down`; the apps go on serving.",
+        )
     if answering is not None:
         tide.out.print(f"The control plane runs already (pid {answering['pid']}).")
         tide.print_json(answering)

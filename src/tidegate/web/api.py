@@ -329,7 +329,8 @@ def _add_looking(app: FastAPI, context: Context) -> None:
         *,
         follow: bool = False,
     ) -> StreamingResponse:
-        lines = _log_lines(context, key, service=service, placement=placement, tail=tail, follow=follow)
+        wanted = _logged(context, key, service=service, placement=placement)
+        lines = _log_lines(context, wanted, tail=tail, follow=follow)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
@@ -343,16 +344,10 @@ def _environment(
     return views.environment(view, context.watched.meter(key), context.listening)
 
 
-def _log_lines(
-    context: Context,
-    key: EnvironmentKey,
-    *,
-    service: str | None,
-    placement: int | None,
-    tail: int,
-    follow: bool,
-) -> Iterator[str]:
-    """One JSON object a line. Groups follow one after the other, or mixed as they come when followed."""
+def _logged(
+    context: Context, key: EnvironmentKey, *, service: str | None, placement: int | None
+) -> dict[str, tuple[int, str]]:
+    """Groups whose output is meant, each with its release and service. Raises NotFoundError."""
     state = context.store.load(key).state
     known: dict[str, tuple[int, str]] = {}
     for record in reversed(context.store.history(key)):
@@ -365,7 +360,21 @@ def _log_lines(
         if placement in (None, present.id):
             for spec in present.spec.services:
                 known[model.group_id(key, present.id, spec.name)] = (present.release, spec.name)
+    if placement is not None and not known:
+        raise errors.NotFoundError(
+            f"{key} has had no placement {placement} lately.", hint="`tide history --json` shows them."
+        )
     wanted = {group: about for group, about in known.items() if service in (None, about[1])}
+    if known and not wanted:
+        names = ", ".join(sorted({name for _, name in known.values()}))
+        raise errors.NotFoundError(f"There is no service {service!r} there.", hint=f"There are: {names}.")
+    return wanted
+
+
+def _log_lines(
+    context: Context, wanted: dict[str, tuple[int, str]], *, tail: int, follow: bool
+) -> Iterator[str]:
+    """One JSON object a line. Groups follow one after the other, or mixed as they come when followed."""
     for line in _merged(context, tuple(wanted), tail=tail, follow=follow):
         release, name = wanted[line.group_id]
         about = schemas.LogLine(service=name, release=release, index=line.index, text=line.text)
