@@ -73,7 +73,7 @@ def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outc
     observed = placements.fresh(state, observed)
     unknown = _placement_from_the_future(state, observed)
     if state.halted or unknown:
-        return _halted(state, unknown)
+        return _halted(state, observed, unknown)
     dt_s = min(max(dt_s, 0.0), TICK_MAX_S)
     return (
         Outcome(state=_with_revisions(state, observed))
@@ -101,27 +101,40 @@ def _with_revisions(state: EnvironmentState, observed: Observation) -> Environme
 
 def _placement_from_the_future(state: EnvironmentState, observed: Observation) -> int | None:
     known = [group.placement for group in observed.groups or ()]
-    return next((placement for placement in sorted(known) if placement >= state.next_id), None)
+    return max((placement for placement in known if placement >= state.next_id), default=None)
 
 
-def _halted(state: EnvironmentState, unknown: int | None) -> Outcome:
-    if state.halted:
+def _halted(state: EnvironmentState, observed: Observation, unknown: int | None) -> Outcome:
+    """Observe only while such instances run; when a person has ended them, go on with names of our own."""
+    if unknown is not None:
+        foreign_id = max(state.foreign_id, unknown)
+        if state.halted:
+            return Outcome(state=replace(state, foreign_id=foreign_id))
+        why = f"instances of placement {unknown} run, unknown to this state; was a backup restored?"
+        return Outcome(
+            state=replace(state, halted=why, foreign_id=foreign_id),
+            events=(Event(reason=Reason.WENT_BACK_IN_TIME, detail=why),),
+        )
+    if observed.groups is None:
         return Outcome(state=state)
-    why = f"instances of placement {unknown} run, unknown to this state; was a backup restored?"
-    return Outcome(
-        state=replace(state, halted=why), events=(Event(reason=Reason.WENT_BACK_IN_TIME, detail=why),)
-    )
+    resumed = replace(state, halted="", next_id=max(state.next_id, state.foreign_id + 1))
+    event = Event(reason=Reason.RESUMED, detail="the instances that were unknown to this state are gone")
+    return Outcome(state=resumed, events=(event,))
 
 
 def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
     """Somebody else changed the route in the running router: go above its fence, so that ours is taken again.
 
     Not while the runtime is unseen: a greater fence can also mean that a backup was restored, which only the
-    placements of what runs can tell; a route of yesterday would then be forced upon today's instances.
+    placements of what runs can tell; a route of yesterday would then be forced upon today's instances. For
+    the same reason a greater fence stays in force until the release that would be put back can serve.
     """
-    routes = observed.routes
-    held = routes.route if routes and observed.groups is not None else None
+    routes, groups, live = observed.routes, observed.groups, state.live
+    held = routes.route if routes and groups is not None else None
     if held is None or held == state.route or held.fence < state.route.fence:
+        return Outcome(state=state)
+    newer = held.fence > state.route.fence
+    if newer and live is not None and groups is not None and placements.service_without_ready(live, groups):
         return Outcome(state=state)
     fenced = replace(state.route, fence=held.fence)
     event = Event(
@@ -229,9 +242,12 @@ def _starting(state: EnvironmentState, rollout: Rollout, observed: Observation, 
     incoming = state.incoming
     if incoming is None or observed.groups is None or observed.routes is None:
         return Outcome(state=state)
-    if not placements.ready_to_serve(incoming, observed):
-        return Outcome(state=state)
-    return go_to_stage(state, rollout, 0, Reason.READY, "all instances are ready")
+    if placements.ready_to_serve(incoming, observed):
+        return go_to_stage(state, rollout, 0, Reason.READY, "all instances are ready")
+    ready = placements.ready_services(incoming, observed.groups)
+    if ready > rollout.ready_services:
+        rollout = replace(rollout, ready_services=ready, phase_s=0.0)
+    return Outcome(state=replace(state, rollout=rollout))
 
 
 def go_to_stage(
@@ -355,9 +371,10 @@ def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observa
 def _overdue(
     state: EnvironmentState, rollout: Rollout, incoming: Placement, observed: Observation
 ) -> tuple[Reason, str] | None:
-    if rollout.phase is Phase.STARTING and rollout.phase_s > placements.start_limit_s(incoming):
+    waiting_limit_s = placements.waiting_limit_s(state, incoming, observed)
+    if rollout.phase is Phase.STARTING and rollout.phase_s > waiting_limit_s:
         waiting = placements.not_ready(state, incoming, observed)
-        return Reason.NEVER_READY, f"not ready after {placements.start_limit_s(incoming):g} s: {waiting}"
+        return Reason.NEVER_READY, f"not ready after {waiting_limit_s:g} s: {waiting}"
     if rollout.phase is Phase.SHIFTING and rollout.phase_s > STUCK_LIMIT_S:
         exposure = state.route.exposure_bps / 100
         return Reason.STUCK, f"the router does not show {exposure:g} % after {STUCK_LIMIT_S:g} s"
@@ -450,7 +467,10 @@ def _cool(state: EnvironmentState, placement: Placement) -> Outcome:
 def _start_pending(state: EnvironmentState) -> Outcome:
     if state.pending is None or state.rollout is not None:
         return Outcome(state=state)
-    return begin(replace(state, pending=None), state.pending)
+    waiting = replace(state, pending=None)
+    if placements.is_live(state, state.pending):
+        return Outcome(state=waiting)  # the rollout that it waited for has gone back to just this
+    return begin(waiting, state.pending)
 
 
 def _roll_back_crash_loop(state: EnvironmentState, observed: Observation) -> Outcome:

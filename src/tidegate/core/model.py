@@ -307,6 +307,8 @@ class Rollout:
     """False: it took over a warm one."""
     previous_release: int | None = None
     stage: int = 0
+    ready_services: int = 0
+    """Most services that were ready while starting: each one more gives the next its own time."""
     phase_s: float = 0.0
     """Control plane seconds in this phase, not counted while paused: deadlines."""
     held_s: float = 0.0
@@ -343,6 +345,8 @@ class EnvironmentState:
     """Starts when the current rollout has gone home."""
     halted: str = ""
     """Not empty: observe only, and why."""
+    foreign_id: int = 0
+    """Largest placement id that was seen without ever having been given out by this state."""
     seen_runtime: int = 0
     seen_router: int = 0
     """Newest revisions seen: observations that go back in time are dropped."""
@@ -552,8 +556,6 @@ class Traffic:
     bytes_out: int = 0
     active: int = 0
     """Requests and connections under way."""
-    latencies: tuple[tuple[int, int], ...] = ()
-    """Time to the answer's headers, `(bucket of core.sequential, answers)`, sorted; users' requests only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,6 +226,32 @@ def crash_loop(placement: Placement, groups: Groups, *, limit: int, recent_only:
     return ""
 
 
+def is_live(state: EnvironmentState, request: RolloutRequest) -> bool:
+    """The request asks for what is live already, configuration included."""
+    live = state.live
+    return live is not None and live.release == request.release and live.spec == request.spec
+
+
+def ready_services(placement: Placement, groups: Groups) -> int:
+    """How many services have all their instances ready."""
+    return sum(1 for service in placement.spec.services if _ready(placement, service, groups))
+
+
+def waiting_limit_s(state: EnvironmentState, placement: Placement, observed: Observation) -> float:
+    """How long to wait for the next service: those that may start now have the time that they ask for."""
+    wanted = wanted_services(state, placement)
+    groups = observed.groups
+    waiting = [
+        service
+        for service in wanted
+        if groups is not None
+        and not _ready(placement, service, groups)
+        and needs_are_ready(placement, service, observed)
+    ]
+    counted = waiting or wanted or placement.spec.services
+    return max((service.ready_timeout_s for service in counted), default=0.0)
+
+
 def start_limit_s(placement: Placement) -> float:
     """Services start one after the other, so their times add up."""
     return sum(service.ready_timeout_s for service in placement.spec.services)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tidegate import errors
-from tidegate.core import advance, model, strategy
+from tidegate.core import advance, model, placements, strategy
 from tidegate.core.model import EnvironmentState, Event, Phase, Reason, Refusal, RolloutRequest
 
 
@@ -65,8 +65,7 @@ def _supersede(state: EnvironmentState, current: model.Rollout, request: Rollout
 
 
 def _begin(state: EnvironmentState, request: RolloutRequest) -> Decision:
-    live = state.live
-    if live is not None and live.release == request.release and live.spec == request.spec:
+    if placements.is_live(state, request):
         return Decision(state=state, no_op=True)
     begun = advance.begin(state, request)
     rollout = begun.state.rollout

@@ -18,6 +18,8 @@ from tidegate.engine import execute
 
 #: Part of the lease's time that is kept as a margin for a slow last effect.
 LEASE_MARGIN: Final = 0.25
+#: Decisions that one look can lead to, one after the other: queued, starting, shifting, and one to spare.
+SETTLE_MAX: Final = 4
 #: Attempts to commit a request against a loop that commits at the same time.
 REQUEST_ATTEMPTS: Final = 20
 
@@ -73,7 +75,7 @@ class Controller:
         adapters = self._adapters
         versioned = adapters.store.load(key)
         observed, blind = self._observe(key)
-        outcome = advance.advance(versioned.state, observed, self._elapsed_s(key))
+        outcome = _settled(advance.advance(versioned.state, observed, self._elapsed_s(key)), observed)
         changed = bool(outcome.events) or _decided(versioned.state, outcome.state)
         if changed or _counted(versioned.state, outcome.state):
             at = adapters.clock.now()
@@ -154,6 +156,16 @@ class Controller:
         age_s = self._adapters.clock.monotonic() - self._renewed_at
         if age_s > self._lease.ttl_s * (1 - LEASE_MARGIN):
             raise errors.FencedError
+
+
+def _settled(outcome: advance.Outcome, observed: model.Observation) -> advance.Outcome:
+    """What follows from the same look without anything being done first is decided in the same step."""
+    for _ in range(SETTLE_MAX):
+        following = advance.advance(outcome.state, observed, 0.0)
+        if not _decided(outcome.state, following.state):
+            return outcome
+        outcome = advance.Outcome(state=following.state, events=outcome.events + following.events)
+    return outcome
 
 
 def _decided(before: model.EnvironmentState, after: model.EnvironmentState) -> bool:

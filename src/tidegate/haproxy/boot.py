@@ -78,10 +78,6 @@ class BootFiles:
         """Write what environments share; whether it has changed. Raises StorageError."""
         return self._write(self._folder / supervisor.BASE, text)
 
-    def write_buckets(self) -> None:
-        """Write the map of latency buckets, which every configuration names. Raises StorageError."""
-        self._write(self._folder / config.BUCKETS, config.buckets_text())
-
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Only one control plane at a time changes files and HAProxy. Raises StorageError."""

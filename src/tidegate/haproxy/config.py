@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tidegate.core import model, sequential
+from tidegate.core import model
 from tidegate.errors import RouterError
 from tidegate.haproxy.settings import RouterSettings
 
@@ -35,9 +35,6 @@ ROUTES: Final = "routes.map"
 LINKS: Final = "links.map"
 ADDRESSES: Final = "addresses.map"
 MAPS: Final = (HOSTS, ROUTES, LINKS, ADDRESSES)
-#: Table of answers per backend and latency bucket, and the map from microseconds to buckets.
-LATENCIES: Final = "latencies"
-BUCKETS: Final = "buckets.map"
 
 PORT_MAX: Final = 65_535
 #: HAProxy keeps times in milliseconds below 2^31.
@@ -76,13 +73,6 @@ Structure = tuple[SlotCheck, ...]
 
 
 # --- names -----------------------------------------------------------------------------------------
-
-
-def buckets_text() -> str:
-    """Content of the map that puts a latency in microseconds into its bucket of `core.sequential`."""
-    edges_us = [round(sequential.bucket_edge_s(index) * 1e6) for index in range(sequential.BUCKETS)]
-    spans = zip(edges_us, [*(edge - 1 for edge in edges_us[1:]), ""], strict=True)
-    return "".join(f"{first}:{last} {index}\n" for index, (first, last) in enumerate(spans))
 
 
 def environment_name(key: model.EnvironmentKey) -> str:

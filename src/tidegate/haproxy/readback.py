@@ -25,9 +25,6 @@ _RUNNING: Final = 2
 #: Values of `srv_check_result`: passed, and passed with a wish to be left alone.
 _PASSED: Final = (3, 4)
 _SERVERS_VERSION: Final = "1"
-_LATENCY: Final = re.compile(
-    r"0x[0-9a-f]+: key=(?P<backend>[a-z0-9.-]+):(?P<bucket>[0-9]+) use=.* gpc0=(?P<count>[0-9]+)"
-)
 _STREAM: Final = re.compile(r"(?P<id>0x[0-9a-f]+): proto=.*? be=(?P<backend>\S+) srv=(?P<server>\S+) ")
 
 
@@ -91,8 +88,6 @@ class Look:
     servers: tuple[LiveServer, ...]
     counts: dict[str, Count]
     """By name of backend."""
-    latencies: dict[str, tuple[tuple[int, int], ...]]
-    """By name of backend: bucket and number of answers."""
 
     @property
     def fence(self) -> int:
@@ -115,14 +110,13 @@ def look_commands(key: model.EnvironmentKey) -> tuple[str, ...]:
         *(f"show map {name}" for name in config.MAPS),
         "show servers state",
         "show stat -1 6 -1",
-        f"show table {config.LATENCIES}",
     )
 
 
 def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
     """One look, from the answers to `look_commands`. Raises RouterError."""
     prefix = config.owner_prefix(key)
-    info, variable, *maps, servers, statistics, table = answers
+    info, variable, *maps, servers, statistics = answers
     rows = [row for row in _rows(statistics) if row["pxname"].startswith(prefix)]
     sessions = {(row["pxname"], row["svname"]): _number(row["scur"]) for row in rows if row["type"] == "2"}
     return Look(
@@ -134,7 +128,6 @@ def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
         },
         servers=_servers(servers, prefix, sessions),
         counts={row["pxname"]: _count(row) for row in rows if row["type"] == "1"},
-        latencies=_latencies(table, prefix),
     )
 
 
@@ -243,22 +236,6 @@ def _count(row: dict[str, str]) -> Count:
         bytes_out=_number(row["bout"]),
         active=_number(row["scur"]),
     )
-
-
-def _latencies(table: str, prefix: str) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Rows are keyed `backend:bucket`; a row whose first count is still under way has none."""
-    heading, *lines = table.split("\n")
-    if not heading.startswith(f"# table: {config.LATENCIES}, type: string,"):
-        raise garbled(heading)
-    found: dict[str, list[tuple[int, int]]] = {}
-    for line in lines:
-        if f" key={prefix}" not in line:
-            continue
-        row = _LATENCY.fullmatch(line)
-        if row is None:
-            raise garbled(line)
-        found.setdefault(row["backend"], []).append((_number(row["bucket"]), _number(row["count"])))
-    return {backend: tuple(sorted(cells)) for backend, cells in found.items()}
 
 
 def _number(text: str) -> int:

@@ -84,7 +84,6 @@ class HAProxyRouter:
                 self._stop(self._settings.drain_s)
             running = self._process.state() is SupervisorState.SERVING
             self._boot.prepare()
-            self._boot.write_buckets()
             self._try_out(base)
             changed = self._boot.write_base(base)
             if not running:
@@ -380,7 +379,6 @@ def _traffic(key: model.EnvironmentKey, looks: list[readback.Look]) -> tuple[mod
                     bytes_in=count.bytes_in,
                     bytes_out=count.bytes_out,
                     active=count.active,
-                    latencies=look.latencies.get(name, ()),
                 )
             )
     return tuple(result)

@@ -367,9 +367,14 @@ def test_a_route_that_was_taken_is_agreed_upon(journey: Steps) -> None:
 
 @SOME
 @given(steps())
-def test_a_halted_state_is_left_alone_whatever_is_seen(journey: Steps) -> None:
-    """Observe only means no decision and no effect at all."""
+def test_a_halted_state_asks_for_nothing_and_ends_only_by_sight(journey: Steps) -> None:
+    """Observe only means no effect at all, and no decision but to go on when the runtime shows nothing unknown."""
     for tick in ticks(travel(journey)):
         halted = replace(tick.before, halted="restored")
         assert reconcile.reconcile(halted, tick.seen) == ()
-        assert advance.advance(halted, tick.seen, tick.look.dt_s) == advance.Outcome(state=halted)
+        blind = replace(tick.seen, runtime=None)
+        assert advance.advance(halted, blind, tick.look.dt_s) == advance.Outcome(state=halted)
+        after = advance.advance(halted, tick.seen, tick.look.dt_s).state
+        assert replace(after, halted="", next_id=0, foreign_id=0) == replace(
+            halted, halted="", next_id=0, foreign_id=0
+        )

@@ -172,11 +172,11 @@ START_LIMIT_S = WEB.ready_timeout_s
 
 def test_start_has_a_deadline_and_tells_what_was_waited_for() -> None:
     """The message names the service, how many are ready, and how its instances ended last."""
-    state = in_phase(Phase.STARTING, service("web", instances=2), worker(), phase_s=2 * START_LIMIT_S - 0.5)
+    state = in_phase(Phase.STARTING, service("web", instances=2), worker(), phase_s=START_LIMIT_S - 0.5)
     seen = incoming_is(state, index=1, ready=False, exit="exit status 2")
     rollout = going(tick(state, seen))
     assert (rollout.phase, rollout.reason) == (Phase.ABORTING, Reason.NEVER_READY)
-    assert rollout.detail == ("not ready after 120 s: web 1 of 2 ready, last ended with exit status 2")
+    assert rollout.detail == ("not ready after 60 s: web 1 of 2 ready, last ended with exit status 2")
 
 
 def test_message_of_a_late_start_names_the_eyes_that_were_shut() -> None:

@@ -68,13 +68,23 @@ def test_placement_that_was_never_given_out_halts() -> None:
     outcome = advance.advance(state, with_groups(perfect(state), stranger), 1.0)
     assert f"placement {state.next_id}" in outcome.state.halted
     assert [event.reason for event in outcome.events] == [Reason.WENT_BACK_IN_TIME]
-    assert replace(outcome.state, halted="") == state
+    assert replace(outcome.state, halted="", foreign_id=0) == state
+    again = advance.advance(outcome.state, with_groups(perfect(state), stranger), 1.0)
+    assert again == advance.Outcome(state=outcome.state)
 
 
-def test_halted_state_stays_as_it_is() -> None:
-    """Nothing is decided any more, whatever the world looks like, and it is said once."""
+def test_halted_state_stays_as_it_is_while_nothing_is_seen() -> None:
+    """A person has to end what is unknown; that it cannot be looked at ends nothing."""
     state = environment().live("r1").incoming("r2").having(halted="a backup was restored").state
-    assert advance.advance(state, perfect(state), 1.0) == advance.Outcome(state=state)
+    assert advance.advance(state, NOTHING_SEEN, 1.0) == advance.Outcome(state=state)
+
+
+def test_halted_state_goes_on_when_the_unknown_is_gone() -> None:
+    """Without the unknown instances there is nothing to harm; their ids are never given out again."""
+    state = environment().live("r1").having(halted="a backup was restored", foreign_id=41).state
+    outcome = advance.advance(state, perfect(state), 1.0)
+    assert (outcome.state.halted, outcome.state.next_id) == ("", 42)
+    assert [event.reason for event in outcome.events] == [Reason.RESUMED]
 
 
 def test_ready_instance_gives_its_address_to_the_router() -> None:

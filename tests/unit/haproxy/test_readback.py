@@ -32,13 +32,7 @@ STATISTICS = (
     "shop.test.web.0,BACKEND,4,70,80,9,1,1,2,3,4,5,6\n"
     "other.test.web.0,p1-0,1,0,0,0,2,0,0,0,0,0,0"
 )
-LATENCIES = (
-    "# table: latencies, type: string, size:102400, used:3\n"
-    "0x7f01: key=shop.test.web.0:57 use=0 exp=0 shard=0 gpc0=12\n"
-    "0x7f02: key=shop.test.web.0:9 use=1 exp=0 shard=0 gpc0=3\n"
-    "0x7f03: key=other.test.web.0:9 use=0 exp=0 shard=0 gpc0=4"
-)
-WHOLE = (INFO, VARIABLE, *MAPS, SERVERS, STATISTICS, LATENCIES)
+WHOLE = (INFO, VARIABLE, *MAPS, SERVERS, STATISTICS)
 
 
 def test_whole_answers_are_read() -> None:
@@ -54,7 +48,6 @@ def test_whole_answers_are_read() -> None:
             classes=(1, 2, 3, 4, 5), other=6, connect_failures=9, bytes_in=70, bytes_out=80, active=4
         )
     }
-    assert look.latencies == {"shop.test.web.0": ((9, 3), (57, 12))}
     assert look.entries["hosts.map"] == (("shop.example.com", "shop.test.web"),)
 
 
