@@ -120,7 +120,7 @@ class BootFiles:
         others = [one for one in self.records() if one.table.key != record.table.key]
         self._write_configuration(record)
         self._write_maps([*others, record])
-        self._write(self._table(record.table.key), _RECORD.dump_json(record).decode())
+        self._write(self._table(record.table.key), _RECORD.dump_json(record).decode(), durable=True)
 
     def read(self, path: Path) -> str:
         """Text of a file, empty if there is none. Raises StorageError."""
@@ -164,11 +164,13 @@ class BootFiles:
         self._seen[path] = (stamp, record)
         return record
 
-    def _write(self, path: Path, text: str) -> bool:
+    def _write(self, path: Path, text: str, *, durable: bool = False) -> bool:
         """Replace a file, or leave it alone if it says the same already; whether it was replaced.
 
-        The folder is not synchronised: after a power cut the file may be the one before, never half of one,
-        and the control plane, which must then start the router anyway, applies its newest table again.
+        `durable`: what it says is on the disk when this returns. Only the records need that: what HAProxy
+        reads is made from them at each start, and synchronising is most of the time of a flip. The folder is
+        not synchronised: after a power cut the file may be the one before, never half of one, and the control
+        plane, which must then start the router anyway, applies its newest table again.
         """
         if self.read(path) == text and path.exists():
             return False
@@ -178,8 +180,9 @@ class BootFiles:
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)

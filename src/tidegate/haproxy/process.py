@@ -11,6 +11,7 @@ import enum
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,6 +65,14 @@ class SupervisorProcess:
         theirs, ours = note.get("settings", {}), self._values(0.0)
         return all(theirs.get(name) == ours[name] for name in ("binary", "listen"))
 
+    def refuse_taken_ports(self) -> None:
+        """See that new addresses can be had before the old ones are given up. Raises PortTakenError."""
+        note = self._note() or {}
+        theirs = {(host, port) for host, port in note.get("settings", {}).get("listen", ())}
+        for host, port in self._values(0.0)["listen"]:
+            if (host, port) not in theirs:
+                _probe(host, port)
+
     def launch(self) -> None:
         """Start a supervisor; it adopts a HAProxy that runs. Raises PortTakenError, RouterError."""
         self._write_settings(self._values(self._settings.drain_s))
@@ -82,10 +91,7 @@ class SupervisorProcess:
             hint = "`tide doctor` tells what this machine lacks."
             raise RouterError("The supervisor of HAProxy could not be started.", hint=hint) from error
         if answer.get("error") == "port":
-            raise PortTakenError(
-                f"The router cannot listen on {answer['host']}:{answer['port']}: {answer['detail']}.",
-                hint="Stop the program that uses the port, or choose another one in the router's settings.",
-            )
+            raise _taken(answer["host"], answer["port"], answer["detail"])
         if not answer.get("ok"):
             reason = answer.get("detail", "no reason given")
             raise RouterError(f"The supervisor of HAProxy could not start it: {reason}.")
@@ -142,3 +148,21 @@ class SupervisorProcess:
         listen = [[self._settings.host, self._settings.port]]
         listen += [["127.0.0.1", port] for port in self._settings.link_ports]
         return {"binary": str(self._settings.program()), "listen": listen, "drain_s": drain_s}
+
+
+def _probe(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise _taken(host, port, str(error.strerror or error)) from error
+
+
+def _taken(host: str, port: int, detail: str) -> PortTakenError:
+    return PortTakenError(
+        f"The router cannot listen on {host}:{port}: {detail}.",
+        hint="Stop the program that uses the port, or choose another one with `tide up --listen`.",
+    )

@@ -81,6 +81,7 @@ class HAProxyRouter:
             if state is SupervisorState.STOPPING:
                 self._process.wait_until_ended(self._settings.drain_s + START_TIMEOUT_S)
             if not self._process.serves_settings():
+                self._process.refuse_taken_ports()
                 self._stop(self._settings.drain_s)
             running = self._process.state() is SupervisorState.SERVING
             self._boot.prepare()
@@ -88,7 +89,12 @@ class HAProxyRouter:
             changed = self._boot.write_base(base)
             if not running:
                 self._process.launch()
-            self._wait_until_serving()
+            try:
+                self._wait_until_serving()
+            except RouterError:
+                if not running:
+                    self._process.stop(drain_s=0)  # what this call has started does not stay behind
+                raise
             if changed and state is not SupervisorState.STOPPED:
                 self._wire.reload(timeout_s=RELOAD_TIMEOUT_S)
 
