@@ -368,7 +368,7 @@ def test_a_route_that_was_taken_is_agreed_upon(journey: Steps) -> None:
 @SOME
 @given(steps())
 def test_a_halted_state_asks_for_nothing_and_ends_only_by_sight(journey: Steps) -> None:
-    """Observe only means no effect at all, and no decision but to go on when the runtime shows nothing unknown."""
+    """Observe only: no effect at all, and no decision but to go on when nothing unknown is seen."""
     for tick in ticks(travel(journey)):
         halted = replace(tick.before, halted="restored")
         assert reconcile.reconcile(halted, tick.seen) == ()
