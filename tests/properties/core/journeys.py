@@ -8,7 +8,7 @@ drawn without knowledge of the state (fates are dealt out in turn), so that exam
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -122,6 +122,14 @@ class Look:
     orphan: bool = False
     dt_s: float = 1.0
 
+    def __repr__(self) -> str:
+        odd = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"Look({', '.join(f'{name}={getattr(self, name)!r}' for name in odd)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As short as `repr`: Hypothesis would print every field of every service."""
+        printer.text(repr(self))
+
 
 GOOD: Final = Look()
 
@@ -159,6 +167,20 @@ class Ask:
     supersede: bool = False
     key: str = ""
 
+    def __repr__(self) -> str:
+        if self.what != "start":
+            return f"Ask({self.what})"
+        cast = "+".join(service.name for service in self.wanted.services)
+        shares = [stage.exposure_bps for stage in self.wanted.strategy.stages]
+        return (
+            f"Ask(start r{self.release}: {cast} {shares}, warm {self.wanted.keep_warm_s:g}, "
+            f"supersede={self.supersede}, key={self.key!r})"
+        )
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As short as `repr`: Hypothesis would print every field of every service."""
+        printer.text(repr(self))
+
 
 def asks() -> st.SearchStrategy[Ask]:
     """Anything that people ask, in any order."""
@@ -188,19 +210,17 @@ def beginnings() -> st.SearchStrategy[Steps]:
     return st.just(()) | one | two | two
 
 
-def steps() -> st.SearchStrategy[Steps]:
+@st.composite
+def steps(draw: st.DrawFn) -> Steps:
     """A journey in legs: a request or a look that lasts, then good looks that carry it on."""
-    lasting: st.SearchStrategy[Steps] = st.builds(
-        lambda look, times: (look,) * times, looks(), st.integers(1, 6)
-    )
-    asking: st.SearchStrategy[Steps] = st.lists(asks() | st.just(GOOD), min_size=1, max_size=4).map(tuple)
-    going_on: st.SearchStrategy[Steps] = st.builds(lambda times: (GOOD,) * times, st.integers(0, 9))
-    leg = st.builds(lambda turn, rest: turn + rest, lasting | lasting | asking, going_on)
-    return st.builds(
-        lambda first, legs: first + tuple(step for leg in legs for step in leg),
-        beginnings(),
-        st.lists(leg, min_size=4, max_size=12),
-    )
+    journey = draw(beginnings())
+    for _ in range(draw(st.integers(4, 12))):
+        if draw(st.sampled_from((True, True, False))):
+            journey += (draw(looks()),) * draw(st.integers(1, 6))
+        else:
+            journey += tuple(draw(st.lists(asks() | st.just(GOOD), min_size=1, max_size=4)))
+        journey += (GOOD,) * draw(st.integers(0, 9))
+    return journey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
