@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import sample
-from tests.support.tide import App, Tide, finished
+from tests.support.tide import App, Tide, finished, wait_for
+from tidegate.client import Json
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -150,3 +151,21 @@ def test_second_control_plane_in_the_foreground_fails(shop: App) -> None:
     assert done.status == 1
     assert f"runs already (pid {shop.tide.pid})" in done.err
     assert shop.run("up").status == 0
+
+
+def test_release_that_is_never_ready_says_why(tide: Tide) -> None:
+    """The abort has the health check's last answer; the status shows it while it is waited for."""
+    health = {"path": "/nothing", "interval": "200ms", "deadline": "8s"}
+    web = sample.service("web", route="ill.localhost", health=health)
+    app = tide.app("ill", services={"web": web}, environments={"production": {"strategy": "switch"}})
+    app.bring()
+
+    def instance() -> Json:
+        found: Json = app.ok("status", "--json").json["placements"][0]["services"][0]["instances"][0]
+        return found
+
+    wait_for(lambda: instance()["check"] == "GET /nothing answered 404")
+    assert "GET /nothing answered 404" in app.ok("status").out
+    last = app.wait_ended()["last"]
+    assert last["reason"] == "never-ready"
+    assert "web 0 of 1 ready (GET /nothing answered 404)" in last["detail"]

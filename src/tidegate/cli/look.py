@@ -65,7 +65,8 @@ def _watch(connection: client.Client, place: client.Place, out: Console) -> None
 
 def _services(out: Console, environment: Json) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-    for column in ("service", "release", "#", "state", "ready", "pid", "port", "crashes", "ended last"):
+    columns = ("service", "release", "#", "state", "ready", "pid", "port", "crashes", "ended last", "check")
+    for column in columns:
         table.add_column(column)
     for placement in environment["placements"]:
         for service in placement["services"]:
@@ -78,6 +79,7 @@ def _services(out: Console, environment: Json) -> None:
                     ready,
                     *(str(instance[k] or "") for k in ("pid", "port", "crashes")),
                     safe(instance["exit"]),
+                    "" if instance["ready"] else safe(instance["check"]),
                 )
     if table.row_count:
         out.print(table)

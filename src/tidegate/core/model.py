@@ -488,6 +488,8 @@ class InstanceStatus:
     pid: int | None = None
     exit: str = ""
     """How it ended last, e.g. `exit status 1`, `killed by SIGKILL (out of memory)`."""
+    check: str = ""
+    """What the readiness check said last, e.g. `GET /missing answered 404`, `connection refused`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ def needs_are_ready(placement: Placement, service: model.ServiceSpec, observed: 
 
 
 def not_ready(state: EnvironmentState, placement: Placement, observed: Observation) -> str:
-    """For people: which services are waited for, and how their instances ended last."""
+    """For people: which services are waited for, what checks said, and how instances ended last."""
     if observed.groups is None:
         return "the runtime could not be asked"
     waiting = []
@@ -173,8 +173,10 @@ def not_ready(state: EnvironmentState, placement: Placement, observed: Observati
         count = seen.ready_count if seen else 0
         if count < service.instances:
             exits = sorted({i.exit for i in seen.instances if i.exit}) if seen else []
+            said = sorted({i.check for i in seen.instances if i.check and not i.ready}) if seen else []
+            why = f" ({'; '.join(said)})" if said else ""
             ended = f", last ended with {'; '.join(exits)}" if exits else ""
-            waiting.append(f"{service.name} {count} of {service.instances} ready{ended}")
+            waiting.append(f"{service.name} {count} of {service.instances} ready{why}{ended}")
     return ", ".join(waiting) or "the router has not seen the instances up"
 
 

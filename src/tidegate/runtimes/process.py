@@ -214,7 +214,9 @@ class ProcessRuntime:
         answers = self._readiness.ask(targets)
         found: dict[str, list[model.InstanceStatus]] = {}
         for one in seen:
-            found.setdefault(one.group_id, []).append(self._status(one, ready=answers.get(one.name)))
+            found.setdefault(one.group_id, []).append(
+                self._status(one, answers.get(one.name, readiness.UNASKED))
+            )
         groups = tuple(
             model.GroupStatus(id=group_id, placement=placement, service=service, instances=tuple(statuses))
             for group_id, statuses in found.items()
@@ -252,8 +254,8 @@ class ProcessRuntime:
         account = accounts.account(self._settings.run_as, group.key, self._layout.users)
         return self._plan(group, seen.index, variables, self._package(group), account)
 
-    def _status(self, seen: instances.Look, *, ready: bool | None) -> model.InstanceStatus:
-        state = seen.state
+    def _status(self, seen: instances.Look, answer: readiness.Answer) -> model.InstanceStatus:
+        state, ready = seen.state, answer.ready
         return model.InstanceStatus(
             index=seen.index,
             state=self._state(seen, ready=ready),
@@ -263,6 +265,7 @@ class ProcessRuntime:
             recent_crashes=plans.crashes_since(state, seen.boot, readiness.now_s()) if state else 0,
             pid=seen.app.pid if seen.app else None,
             exit=_exit(seen),
+            check=answer.said,
         )
 
     def _state(self, seen: instances.Look, *, ready: bool | None) -> model.InstanceState:

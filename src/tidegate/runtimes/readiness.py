@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote
 
 from tidegate.core import model
@@ -36,7 +37,13 @@ _EAGER_FOR_S = 15.0
 #: Longer than any status line; what follows it is of no interest.
 _STATUS_LINE_BYTES = 4096
 
-_READY = re.compile(rb"HTTP/[0-9.]+ [23][0-9][0-9]( |\r|\n|$)")
+_STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})(?= |\r|\n|$)")
+_OK, _BAD = 200, 400
+
+#: What is kept of an answer in words: it has parts that are somebody else's, such as the path.
+_SAID_MAX = 200
+_PATH_MAX = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 #: A thread ends when nobody looked for its answer for so long.
 _UNWANTED_S = 60.0
@@ -63,6 +70,22 @@ class Target:
         return now_s() - self.app.start / procfs.TICKS_PER_S
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a check has found."""
+
+    ready: bool | None
+    """None: it could not be asked."""
+    said: str = ""
+    """The same in words, e.g. `GET /missing answered 404`: at most 200 characters, all printable."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", _CONTROL.sub("?", self.said)[:_SAID_MAX])
+
+
+UNASKED: Final = Answer(ready=None)
+
+
 class Readiness:
     """The last answers of all instances that somebody looks at."""
 
@@ -71,8 +94,8 @@ class Readiness:
         self._watches: dict[tuple[str, procfs.Identity], _Watch] = {}
         self._lock = threading.Lock()
 
-    def ask(self, targets: Sequence[Target]) -> dict[str, bool | None]:
-        """Last answer for each, by name; None: not answered yet.
+    def ask(self, targets: Sequence[Target]) -> dict[str, Answer]:
+        """Last answer for each, by name; `UNASKED`: not answered yet.
 
         Waits, for all together at most the longest `timeout_s`, only for processes that are older than this
         object: after a restart of the control plane, nothing is known of instances that serve.
@@ -87,7 +110,7 @@ class Readiness:
         answers = {watch.target.name: watch.answer for watch in watches}
         for target in targets:
             if target.check.kind is model.CheckKind.ALIVE:
-                answers[target.name] = target.age_s >= target.check.settle_s
+                answers[target.name] = _settled(target)
         return answers
 
     def was_ready(self, name: str, app: procfs.Identity) -> bool:
@@ -119,7 +142,7 @@ class _Watch:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.answer: bool | None = None
+        self.answer = UNASKED
         self.was_ready = False
         self.answered = threading.Event()
         self.closed = threading.Event()
@@ -135,7 +158,7 @@ class _Watch:
         while procfs.alive(self.target.app) and now_s() - self.wanted_s < _UNWANTED_S:
             begun_s = time.monotonic()
             self.answer = probe(self.target)
-            self.was_ready = self.was_ready or bool(self.answer)
+            self.was_ready = self.was_ready or bool(self.answer.ready)
             self.answered.set()
             if self.closed.wait(self._pause_s(time.monotonic() - begun_s)):
                 break
@@ -153,32 +176,44 @@ class _Watch:
 # --- one question ---------------------------------------------------------------------------------------
 
 
-def probe(target: Target) -> bool | None:
-    """Ask once; None: it cannot be asked."""
+def _settled(target: Target) -> Answer:
+    """Of a process that is not asked: whether it has run for long enough."""
+    if target.age_s >= target.check.settle_s:
+        return Answer(ready=True)
+    return Answer(ready=False, said=f"has not run for {target.check.settle_s:g} s yet")
+
+
+def probe(target: Target) -> Answer:
+    """Ask once."""
     check = target.check
     if check.kind is model.CheckKind.COMMAND:
         return _probe_command(target)
     if target.port is None:
-        return None
+        return UNASKED
     return probe_address(
         target.port, check.path if check.kind is model.CheckKind.HTTP else None, check.timeout_s
     )
 
 
-def probe_address(port: int, path: str | None, timeout_s: float) -> bool:
+def probe_address(port: int, path: str | None, timeout_s: float) -> Answer:
     """Whether the loopback port accepts connections and, with a path, answers 2xx or 3xx in time."""
     deadline = time.monotonic() + timeout_s
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
             if connection.getsockname() == connection.getpeername():
-                return False  # connected to itself: nobody listens, and the kernel chose this very port
-            return path is None or _ask_http(connection, path, deadline)
-    except OSError:
-        return False
+                # Connected to itself: nobody listens, and the kernel chose this very port.
+                return Answer(ready=False, said="connection refused")
+            if path is None:
+                return Answer(ready=True, said="connection accepted")
+            return _ask_http(connection, path, deadline)
+    except TimeoutError:
+        return Answer(ready=False, said=f"no answer within {timeout_s:g} s")
+    except OSError as error:
+        return Answer(ready=False, said=(error.strerror or str(error)).lower())
 
 
-def _ask_http(connection: socket.socket, path: str, deadline: float) -> bool:
-    """The status line is enough; an answer that trickles in is cut off at the deadline."""
+def _ask_http(connection: socket.socket, path: str, deadline: float) -> Answer:
+    """The status line is enough; an answer that trickles in is cut off at the deadline. OSError."""
     host = "{}:{}".format(*connection.getpeername())
     target = quote(path if path.startswith("/") else f"/{path}", safe="/?&=%+,:;@!$'()*~-._")
     head = (
@@ -193,30 +228,42 @@ def _ask_http(connection: socket.socket, path: str, deadline: float) -> bool:
     while b"\n" not in answer and len(answer) < _STATUS_LINE_BYTES:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
-            return False
+            raise TimeoutError
         connection.settimeout(left_s)
         part = connection.recv(_STATUS_LINE_BYTES)
         if not part:
             break
         answer += part
-    return _READY.match(answer) is not None
+    return _judge_http(target, answer)
 
 
-def _probe_command(target: Target) -> bool | None:
+def _judge_http(target: str, answer: bytes) -> Answer:
+    asked = target if len(target) <= _PATH_MAX else f"{target[:_PATH_MAX]}…"
+    found = _STATUS.match(answer)
+    if found is not None:
+        status = int(found.group(1))
+        return Answer(ready=_OK <= status < _BAD, said=f"GET {asked} answered {status}")
+    how = "answered something else than HTTP" if answer else "got no answer, the connection was closed"
+    return Answer(ready=False, said=f"GET {asked} {how}")
+
+
+def _probe_command(target: Target) -> Answer:
     plan = target.plan()
     if plan is None:
-        return None
+        return UNASKED
     variables = {**plan["environment"], procfs.CHECK_MARK: "1"}
     arguments = launching.fill(target.check.command, plan["environment"])
     command: plans.Plan = {**plan, "arguments": arguments, "environment": variables}
     try:
         process = launching.spawn(command, "exec", answer=subprocess.DEVNULL)
-    except OSError:
-        return None
+    except OSError as error:
+        return Answer(ready=None, said=f"the command could not be run: {error.strerror}")
     try:
-        return process.wait(timeout=target.check.timeout_s) == 0
+        status = process.wait(timeout=target.check.timeout_s)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
         process.wait()
-        return False
+        return Answer(ready=False, said=f"the command took longer than {target.check.timeout_s:g} s")
+    how = f"exit status {status}" if status >= 0 else f"signal {-status}"
+    return Answer(ready=status == 0, said=f"the command ended with {how}")

@@ -38,6 +38,9 @@ class Instance(Answer):
     port: int | None = Field(description="Where it listens; None: a worker.")
     crashes: int = Field(description="How often it ended unasked since it was created.")
     exit: str = Field(description="How it ended last; empty if it never did.")
+    check: str = Field(
+        description="What its check said last, e.g. `GET /missing answered 404`; empty: nothing yet."
+    )
 
 
 class Service(Answer):

@@ -137,6 +137,7 @@ def _instance(instance: model.InstanceStatus) -> schemas.Instance:
         port=instance.port,
         crashes=instance.crashes,
         exit=instance.exit,
+        check=instance.check,
     )
 
 
