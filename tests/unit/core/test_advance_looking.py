@@ -180,3 +180,13 @@ def test_instance_that_is_down_keeps_its_address() -> None:
         replace(perfect(state), runtime=RuntimeState(revision=1, groups=())),
     ):
         assert advance.advance(state, seen, 0.0).state.placements == state.placements
+
+
+def test_no_name_of_an_unknown_placement_is_given_out_again() -> None:
+    """When several were seen and have ended, new ids begin above the greatest of them."""
+    state = environment().live("r1").state
+    (first,) = state.placements
+    strangers = [group(state, replace(first, id=number), first.spec.services[0]) for number in (5, 9, 7)]
+    halted = advance.advance(state, with_groups(perfect(state), *strangers), 1.0).state
+    assert halted.halted
+    assert advance.advance(halted, perfect(state), 1.0).state.next_id == 10
