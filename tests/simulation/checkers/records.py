@@ -106,8 +106,7 @@ class RecordChecker(Checker):
             return
         self.world.reached[f"aborted: {rollout.reason}"] += 1  # type: ignore[union-attr]
         if rollout.reason is Reason.NEVER_READY:  # type: ignore[union-attr]
-            incoming = before.incoming
-            limit_s = placements.start_limit_s(incoming) if incoming else 0.0
+            limit_s = _least_start_s(before.incoming, was.phase)  # type: ignore[union-attr]
         elif rollout.reason is Reason.STUCK:  # type: ignore[union-attr]
             limit_s = STUCK_S
         else:
@@ -129,3 +128,12 @@ class RecordChecker(Checker):
                         raise Violation("NOTIFY", f"{key}: rollout {rollout} has no '{what}' message")
                 if rollout not in known or not known[rollout].rollout.phase.ended:
                     raise Violation("NOTIFY", f"{key}: rollout {rollout} has no end in the history")
+
+
+def _least_start_s(incoming: model.Placement | None, phase: Phase) -> float:
+    """Each service has its own time, counted from when the one before it was ready."""
+    if incoming is None:
+        return 0.0
+    if phase is Phase.FINISHING:
+        return placements.start_limit_s(incoming)
+    return min(service.ready_timeout_s for service in incoming.spec.services)
