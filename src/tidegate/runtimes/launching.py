@@ -2,7 +2,8 @@
 
 Hides how a plan reaches a shim (an anonymous file in memory, so that no secret is in an argument, an
 environment or on a disk) and how a port is chosen (round robin, so that a router that still knows an instance
-of a moment ago does not reach another one at its port).
+of a moment ago does not reach another one at its port, from a place of the control plane's own, so that two
+that start at once rarely give out the same).
 
 Neighbours: process.py (decides what to start), shim.py (is started), instances.py (where it lives).
 """
@@ -10,6 +11,7 @@ Neighbours: process.py (decides what to start), shim.py (is started), instances.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -32,6 +34,10 @@ SHIM = Path(__file__).with_name("shim.py")
 
 #: From the start of a shim to its answer; on an idle machine it takes 0.05 s.
 _ANSWER_S = 20.0
+
+#: Control planes begin to give out ports at one of so many places: enough that two rarely meet, and few
+#: enough that the first instances stay below the ports that routers use for calls between services.
+_SPREAD = 1_000
 
 _INHERITED = frozenset({"PATH", "LANG", "TZ"})
 
@@ -93,12 +99,15 @@ def port_is_free(port: int, *, own: bool = False) -> bool:
 def choose_port(last: Path, candidates: range, taken: frozenset[int]) -> int:
     """The next free port after the one that was given out last. Called under the lock.
 
-    `last`: the file that remembers it. Raises PortTakenError when there is none, OSError.
+    `last`: the file that remembers it; where there is none yet, its path says where to begin, since what
+    another control plane has chosen a moment ago, its app has not bound yet. Raises PortTakenError when no
+    port is free, OSError.
     """
     try:
         begin = candidates.index(int(last.read_text(encoding="ascii"))) + 1
     except (OSError, ValueError):
-        begin = 0
+        place = hashlib.sha256(os.fsencode(last.absolute())).digest()
+        begin = int.from_bytes(place[:8]) % min(len(candidates), _SPREAD)
     for offset in range(len(candidates)):
         port = candidates[(begin + offset) % len(candidates)]
         if port not in taken and port_is_free(port):

@@ -80,8 +80,21 @@ def test_ports_are_given_out_in_turn(tmp_path: Path) -> None:
     """A port that was given back is the last to be given out again; those of others are left out."""
     candidates, last = free_ports(4), tmp_path / "port"
     taken = frozenset({candidates[2]})
+    last.write_text(str(candidates[3]))
     chosen = [launching.choose_port(last, candidates, taken) for _ in range(4)]
     assert chosen == [candidates[0], candidates[1], candidates[3], candidates[0]]
+
+
+def test_control_planes_begin_at_places_of_their_own(tmp_path: Path) -> None:
+    """First ports of different folders differ: two fresh control planes rarely choose the same."""
+    candidates = range(20_000, 32_768)
+    first = [
+        launching.choose_port(tmp_path / f"{number}.port", candidates, frozenset()) for number in range(20)
+    ]
+    assert len(set(first)) > 15
+    assert max(first) < 21_100
+    (tmp_path / "0.port").unlink()
+    assert launching.choose_port(tmp_path / "0.port", candidates, frozenset()) == first[0]
 
 
 def test_port_on_which_a_stranger_listens_is_passed_over(tmp_path: Path) -> None:
