@@ -120,7 +120,9 @@ def _restarting(arguments: Sequence[str], folder: Path) -> Iterator[list[subproc
     def loop() -> None:
         while not stop.is_set():
             with (folder / "output.log").open("ab") as log:
-                started.append(subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log))
+                started.append(
+                    subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+                )
             started[-1].wait()
 
     thread = threading.Thread(target=loop, daemon=True)

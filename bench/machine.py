@@ -107,10 +107,20 @@ def pin(pids: Iterable[int], core: int) -> None:
 
 @contextlib.contextmanager
 def running(arguments: Sequence[str], *, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program in the foreground; ended, and killed if that does not help."""
+    """A program in the foreground; ended, and killed if that does not help.
+
+    In a session of its own, as Tidegate's router is: on a busy machine Linux shares processors out by session
+    (sched_autogroup), and a proxy in the bench's session would get a part of the bench's share.
+    """
     with (folder / "output.log").open("ab") as log:
         process = subprocess.Popen(
-            arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(folder)
+            arguments,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(folder),
+            start_new_session=True,
         )
     try:
         yield process
