@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import select
 import signal
 import socket
@@ -154,9 +155,22 @@ def _router_settings(settings: Settings) -> RouterSettings:
     )
 
 
+def _refuse_unknown_user(run_as: str) -> None:
+    if run_as in ("auto", "same"):
+        return
+    try:
+        pwd.getpwnam(run_as)
+    except KeyError as error:
+        raise errors.RequestError(
+            f"There is no user {run_as} on this machine to run the apps as.",
+            hint="Make the user, or use --run-as auto (a user of its own for each app) or same.",
+        ) from error
+
+
 def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
     """Everything started but the API. Raises TidegateError; then nothing is left running that was not."""
     home.create()
+    _refuse_unknown_user(settings.run_as)
     clock = SystemClock()
     with contextlib.ExitStack() as undo:
         store = SqliteStore(home.database)

@@ -127,13 +127,14 @@ def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
 
     Not while the runtime is unseen: a greater fence can also mean that a backup was restored, which only the
     placements of what runs can tell; a route of yesterday would then be forced upon today's instances. For
-    the same reason a greater fence stays in force until the release that would be put back can serve.
+    the same reason a greater fence that serves somebody stays in force until the release that would be put
+    back can serve.
     """
     routes, groups, live = observed.routes, observed.groups, state.live
     held = routes.route if routes and groups is not None else None
     if held is None or held == state.route or held.fence < state.route.fence:
         return Outcome(state=state)
-    newer = held.fence > state.route.fence
+    newer = held.fence > state.route.fence and _serves(held, routes)
     if newer and live is not None and groups is not None and placements.service_without_ready(live, groups):
         return Outcome(state=state)
     fenced = replace(state.route, fence=held.fence)
@@ -143,6 +144,11 @@ def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
         detail=f"the router held {_described(held)}; put back to {_described(state.route)}",
     )
     return Outcome(state=routing.moved(replace(state, route=fenced)), events=(event,))
+
+
+def _serves(route: model.Route, routes: model.RouteState | None) -> bool:
+    slots = routing.routed_slots(route)
+    return routes is not None and any(server.up and server.slot in slots for server in routes.servers)
 
 
 def _described(route: model.Route) -> str:

@@ -281,6 +281,8 @@ def config_faults(environment: str, names: Iterable[str], needed: frozenset[str]
             reason = "it is the port that the instance must listen on"
         elif name.startswith("TIDEGATE_"):
             reason = "names that begin with TIDEGATE_ are Tidegate's own"
+        elif name in ("HOST", "HOME", "TMPDIR"):
+            reason = "it is the instance's own address or folder"
         elif name in links:
             reason = f"it is the address of {links[name]}, of the same release"
         if reason:

@@ -80,7 +80,7 @@ class Controller:
         if changed or _counted(versioned.state, outcome.state):
             at = adapters.clock.now()
             versioned = adapters.store.commit(self._lease, versioned, outcome.state, outcome.events, at=at)
-        failures = [*blind]
+        failures = [*blind, *_outdated(versioned.state, observed)]
         effects = reconcile.reconcile(versioned.state, observed)
         for effect in effects:
             self._still_leading()
@@ -156,6 +156,24 @@ class Controller:
         age_s = self._adapters.clock.monotonic() - self._renewed_at
         if age_s > self._lease.ttl_s * (1 - LEASE_MARGIN):
             raise errors.FencedError
+
+
+def _outdated(state: model.EnvironmentState, observed: model.Observation) -> tuple[execute.Failure, ...]:
+    """Looks that the core drops, as a newer one was committed: or nobody would know why nothing happens."""
+    looks = (
+        ("runtime", observed.runtime.revision if observed.runtime else None, state.seen_runtime),
+        ("router", observed.routes.revision if observed.routes else None, state.seen_router),
+    )
+    return tuple(
+        execute.Failure(
+            key=f"outdated-{part}:{state.key}",
+            error=errors.AdapterError(
+                f"What the {part} shows is older than what was seen before; it is not used."
+            ),
+        )
+        for part, revision, seen in looks
+        if revision is not None and revision < seen
+    )
 
 
 def _settled(outcome: advance.Outcome, observed: model.Observation) -> advance.Outcome:
