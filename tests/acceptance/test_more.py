@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import shlex
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from tests.support import sample
 from tests.support.tide import App, Tide, finished, wait_for
 from tidegate.client import Json
+from tidegate.store.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -63,6 +65,11 @@ def test_backup_is_a_whole_private_copy(shop: App) -> None:
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as copy:
         assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
         assert copy.execute("select count(*) from releases").fetchone() == (2,)
+    restored = shop.folder / "restored" / "tidegate.db"
+    restored.parent.mkdir()
+    shutil.copy(file, restored)
+    with closing(SqliteStore(restored)) as store:
+        assert [str(key) for key in store.environments()] == ["shop/production"]
     found = shop.ok("backup", shop.tide.root / "second.db", "--json").json
     assert found == {"file": str(shop.tide.root / "second.db"), "size_bytes": file.stat().st_size}
 
