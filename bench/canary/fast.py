@@ -1,6 +1,6 @@
 """The judge's process on errors alone, written out for millions of looks.
 
-Hides nothing that `tidegate.core.judge` would not do: tests/unit/core/test_judge_bench.py holds both to the
+Hides nothing that `tidegate.core.judge` would not do: tests/unit/core/test_judge.py holds both to the
 same numbers. Latency is not looked at, so its bet keeps the stake that it was given.
 """
 

@@ -53,7 +53,7 @@ FULL: Final = Size(
     latencies=300,
     latency_nulls=100,
     latency_null_s=HOUR,
-    promotions=1000,
+    promotions=4000,
     rollouts=1000,
     days=3,
     day_s=86_400,
@@ -280,7 +280,8 @@ def promotions(size: Size, processes: int) -> Table:
     rows = []
     for base in BASES:
         for at_margin in (False, True):
-            found = mapped(partial(_promotion, base, at_margin), range(size.promotions), processes)
+            runs = size.promotions if at_margin else size.promotions // 10
+            found = mapped(partial(_promotion, base, at_margin), range(runs), processes)
             hits = sum(crossed for crossed, _ in found)
             median = statistics.median(looks for _, looks in found)
             name = "at the margin" if at_margin else "equal"

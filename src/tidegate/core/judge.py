@@ -28,8 +28,7 @@ from tidegate.core import sequential
 from tidegate.core.policy import AnalysisPolicy, LittleEvidence, Metric
 from tidegate.core.sequential import Evidence, Histogram, PairCounts, Plan, Reference, Sample
 
-#: With 5 % exposure three canary requests: short enough to be never felt, long enough that the stable
-#: release's part in it says what the canary's part should be.
+#: With 5 % exposure three canary requests: never felt, and long enough to say what their part should be.
 SLICE_REQUESTS: Final = 64
 
 # --- what is seen ----------------------------------------------------------------------------------
@@ -141,7 +140,8 @@ class JudgeState:
     over_error_limit: Evidence
     over_latency_limit: Evidence
     stable_latencies: Reference
-    canary_latencies: Reference
+    canary_latencies: sequential.Cells = ()
+    """Of the warm canary, fading as the stable release's do: for people, and for the promotion."""
     centre: float | None = None
     """The stable release's business metric in the past."""
     canary: Seen = Seen()
@@ -168,8 +168,7 @@ class _Bets:
     latency_limit: sequential.LimitBet | None
 
 
-#: `max_p99_ms` permits this share of slower requests.
-_SLOW_SHARE: Final = 0.01
+_SLOW_SHARE: Final = 0.01  # of requests that `max_p99_ms` permits
 
 
 @lru_cache(maxsize=8)
@@ -198,7 +197,6 @@ def started(policy: AnalysisPolicy, plan: Plan, past: Histogram) -> JudgeState:
         over_error_limit=Evidence.nothing(next(limits)),
         over_latency_limit=Evidence.nothing(next(limits)),
         stable_latencies=Reference().after(past, dt_s=0.0),
-        canary_latencies=Reference(),
     )
 
 
@@ -286,7 +284,7 @@ def _with_latencies(state: JudgeState, full: Slice, policy: AnalysisPolicy, *, w
     after = replace(
         after,
         slower=_added(state, state.slower, bets.slower.gains(canary, stable, state.stable_latencies), full),
-        canary_latencies=state.canary_latencies.after(canary, dt_s=full.age_s),
+        canary_latencies=sequential.faded(state.canary_latencies, canary.cells, dt_s=full.age_s),
     )
     if bets.latency_limit and policy.max_p99_ms is not None:
         slow = sum(
@@ -346,11 +344,11 @@ _FOUND: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricEvidence:
-    """What one metric says, in nats: exp of it is the odds it offers."""
+    """What one metric says."""
 
     metric: Metric
     log_evidence: float
-    """With its weight, so that it may be set against the verdict's bound."""
+    """In nats, with its weight: to be set against the verdict's bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +427,7 @@ def verdict(state: JudgeState, policy: AnalysisPolicy) -> Verdict:
         canary=_share(state.canary),
         stable=_share(state.stable),
         canary_latency=_latency(state.canary_latencies),
-        stable_latency=_latency(state.stable_latencies),
+        stable_latency=_latency(state.stable_latencies.past),
     )
     return replace(found, sentence=_sentence(found, state, policy))
 
@@ -486,7 +484,7 @@ def _unfinished(state: JudgeState, policy: AnalysisPolicy) -> Finding:
 
 def _fast_enough(state: JudgeState, policy: AnalysisPolicy) -> bool:
     """Whether the canary's latencies lie within the margin, as far as there are any."""
-    canary, stable = state.canary_latencies.past, state.stable_latencies.past
+    canary, stable = state.canary_latencies, state.stable_latencies.past
     if not stable:
         return True
     return bool(canary) and all(
@@ -505,10 +503,10 @@ def _quantile(cells: sequential.Cells, part: float) -> int:
     return cells[-1][0]
 
 
-def _latency(reference: Reference) -> Latency | None:
-    if not reference.past:
+def _latency(cells: sequential.Cells) -> Latency | None:
+    if not cells:
         return None
-    p50, p99 = (sequential.bucket_edge_s(_quantile(reference.past, part)) * 1000 for part in (0.5, 0.99))
+    p50, p99 = (sequential.bucket_edge_s(_quantile(cells, part)) * 1000 for part in (0.5, 0.99))
     return Latency(p50_ms=p50, p99_ms=p99)
 
 
@@ -574,8 +572,7 @@ def _fails(share: Share) -> str:
 
 #: More than this says no more to anybody.
 _ODDS_MAX: Final = 1_000_000
-#: From here on fractions say no more either.
-_ROUND_ODDS: Final = 9.5
+_ROUND_ODDS: Final = 9.5  # from here on fractions say no more either
 
 
 def _odds(log_evidence: float) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from tidegate.core import sequential
@@ -39,11 +40,13 @@ _LEVELS: Final = (0.2, 0.1, 0.05, 0.02)
 _SHARDS_MIN: Final = 2
 #: Below so many errors in the day there is nothing to learn about bursts.
 _ERRORS_MIN: Final = 20
-#: Evaluated ticks of one pass: about two seconds of one processor.
-_WORK_MAX: Final = 350_000
+#: Evaluated ticks of one pass: below a second of one processor; a day in ticks of 5 s may have 350 000.
+_WORK_MAX: Final = 150_000
 _MERGES: Final = (1, 2, 5)
 #: The regression that the choice between the two ways is tried on.
 _IMPLANTED: Final = 5
+#: It is tried in every third window.
+_DELAY_WINDOWS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +175,7 @@ class _Trial:
     """Highest log evidence that each fake canary reached."""
 
     peaks: Floats
+    """Of all, or of those until it was clear that too many cross."""
 
     def crossings(self, chance: float) -> int:
         """Fakes that reached 1 / chance."""
@@ -181,20 +185,25 @@ class _Trial:
         return all(self.crossings(level) <= level * len(self.peaks) for level in _LEVELS)
 
 
+def _permitted(day: _Day) -> int:
+    """Half of the false aborts: the ladder is climbed until a rung fits, which flatters that rung."""
+    return int(day.policy.false_abort / 2 * len(day.shards) * len(day.eventful))
+
+
 def _passes(day: _Day, trial: _Trial) -> bool:
-    """Half of the permitted aborts: the ladder was climbed until it fitted, which flatters the last rung."""
-    chance = day.policy.false_abort
-    return trial.crossings(chance) <= chance / 2 * len(trial.peaks) and trial.tail_holds()
+    return trial.crossings(day.policy.false_abort) <= _permitted(day) and trial.tail_holds()
 
 
-def _trial(day: _Day, plan: Plan) -> _Trial:
-    return _Trial(
-        peaks=tuple(
-            _played(day, plan, _Fake(shard=shard, errors=shard.errors, ticks=ticks), math.inf).peak
-            for shard in day.shards
-            for ticks in day.eventful
-        )
-    )
+def _trial(day: _Day, plan: Plan, permitted: float = math.inf) -> _Trial:
+    """All fakes, or as many as show that more than permitted are aborted."""
+    peaks, aborted = [], 0
+    for shard, ticks in product(day.shards, day.eventful):
+        peak = _played(day, plan, _Fake(shard=shard, errors=shard.errors, ticks=ticks), math.inf).peak
+        peaks.append(peak)
+        aborted += peak >= day.policy.abort_bound
+        if aborted > permitted:
+            break
+    return _Trial(peaks=tuple(peaks))
 
 
 def _mildest(day: _Day, ladder: tuple[Plan, ...]) -> tuple[Plan, _Trial]:
@@ -203,7 +212,7 @@ def _mildest(day: _Day, ladder: tuple[Plan, ...]) -> tuple[Plan, _Trial]:
     best = None
     while low <= high:
         middle = (low + high) // 2
-        trial = _trial(day, ladder[middle])
+        trial = _trial(day, ladder[middle], _permitted(day))
         if _passes(day, trial):
             best, high = (ladder[middle], trial), middle - 1
         else:
@@ -220,7 +229,7 @@ def _delay(day: _Day, plan: Plan) -> float:
         errors = tuple(map(sum, zip(*(donor.errors for donor in donors), strict=True)))
         spent += [
             _played(day, plan, _Fake(shard=shard, errors=errors, ticks=ticks), bound).requests
-            for ticks in day.eventful
+            for ticks in day.eventful[::_DELAY_WINDOWS]
         ]
     return math.fsum(spent) / max(1, len(spent))
 

@@ -226,12 +226,12 @@ HALF_LIFE_S: Final = 120.0
 REFRESH_S: Final = 5.0
 
 _LOCATION_STEEPNESS: Final = (0.4, 0.8, 1.5, 2.8, 5.0, 9.0)
-_LOCATION_WEIGHT: Final = 0.40
+_LOCATION_WEIGHTS: Final = (0.03, 0.06, 0.11, 0.13, 0.11, 0.06)
 #: Quantile -> how many times as likely the canary exceeds it, and the weight of the group.
 _TAILS: Final = (
-    (0.9, (1.4, 2.2, 4.0, 8.0), 0.20),
-    (0.99, (1.6, 3.0, 8.0, 30.0), 0.25),
-    (0.999, (3.0, 10.0, 60.0), 0.15),
+    (0.9, (1.4, 2.2, 4.0, 8.0), 0.16),
+    (0.99, (1.6, 3.0, 8.0, 30.0), 0.22),
+    (0.999, (3.0, 10.0, 60.0), 0.12),
 )
 _TAIL_SHARE_MAX: Final = 0.97
 
@@ -273,23 +273,28 @@ class Reference:
 
     def after(self, stable: Histogram, *, dt_s: float) -> Reference:
         """The reference after a tick: what was bet on in it is used only afterwards."""
-        fresh = _sum(self.fresh, stable.cells, keep=1.0)
+        fresh = _compact(_sum(self.fresh, stable.cells, keep=1.0))
         age_s = self.age_s + dt_s
         if age_s < REFRESH_S and self.past:
             return Reference(past=self.past, fresh=fresh, age_s=age_s)
-        return Reference(past=_compact(_sum(self.past, fresh, keep=0.5 ** (age_s / HALF_LIFE_S))))
+        return Reference(past=faded(self.past, fresh, dt_s=age_s))
 
     def ranks(self) -> Floats | None:
         """Mid-rank of each bucket among the past, within (0, 1); None before there is a past."""
         return _ranks(self.past) if self.past else None
 
 
-#: A reference of more cells is made coarser, so that it stays below 2.2 kB as JSON. Only a source that uses
+#: A past of more cells is made coarser, so that it stays below 2.4 kB as JSON. Only a source that uses
 #: neighbouring edges has as many, and for that one every monotone rank is valid.
 REFERENCE_CELLS: Final = 160
 #: Of a total weight: less is forgotten.
 _FORGOTTEN: Final = 1e-6
-_DIGITS: Final = 4
+_DIGITS: Final = 5
+
+
+def faded(past: Cells, new: Cells, *, dt_s: float) -> Cells:
+    """The past after `dt_s` seconds in which these came: it loses half of its weight per half-life."""
+    return _compact(_sum(past, new, keep=0.5 ** (dt_s / HALF_LIFE_S)))
 
 
 def _sum(old: Cells, new: Cells, *, keep: float) -> Cells:
@@ -300,7 +305,7 @@ def _sum(old: Cells, new: Cells, *, keep: float) -> Cells:
 
 
 def _compact(cells: Cells) -> Cells:
-    """Without dust, with four digits, and in wider buckets if there are many."""
+    """Without dust, with five digits, and in wider buckets if there are many."""
     total = math.fsum(weight for _, weight in cells)
     kept = tuple((index, weight) for index, weight in cells if weight > _FORGOTTEN * total)
     width = 1
@@ -417,7 +422,7 @@ def _number(cells: Counted, first: int = 0) -> int:
 
 _ORDER_LOG_WEIGHTS: Final = _normalised_log(
     (
-        *((_LOCATION_WEIGHT / len(_LOCATION_STEEPNESS),) * len(_LOCATION_STEEPNESS)),
+        *_LOCATION_WEIGHTS,
         *(weight / len(ratios) for _, ratios, weight in _TAILS for _ in ratios),
     )
 )
