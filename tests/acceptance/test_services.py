@@ -95,7 +95,7 @@ def test_environments_live_side_by_side(shared: Tide) -> None:
     assert (production["COLOUR"], production["TIDEGATE_RELEASE"]) == ("blue", "r1")
     assert (staging["COLOUR"], staging["TIDEGATE_RELEASE"]) == ("grey", "r2")
     assert production["TIDEGATE_DATA"] != staging["TIDEGATE_DATA"]
-    asked = app.run("status")
+    asked = app.run("history")
     assert asked.status == 2
     assert "staging, production" in asked.err
 
