@@ -51,8 +51,12 @@ class Runtime(Protocol):
     def remove(self, group_id: str, *, key: str) -> None:
         """Begin to stop the group; returns at once. `observe` shows it until the last instance is gone."""
 
-    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[LogLine]:
-        """Last `tail` lines of each instance, oldest first; with `follow`, goes on."""
+    def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[LogLine | None]:
+        """Last `tail` lines of each instance, oldest first, also of a group that has ended lately.
+
+        With `follow` it goes on until the group is gone, and yields None whenever there is nothing new:
+        it never blocks, so that the caller can stop or look elsewhere.
+        """
 
     def check(self) -> tuple[Finding, ...]:
         """What on this machine would keep it from working."""
