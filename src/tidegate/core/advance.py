@@ -337,6 +337,9 @@ def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation,
 def abort(state: EnvironmentState, rollout: Rollout, reason: Reason, detail: str) -> Outcome:
     """Commit the way home, whatever the world looks like."""
     aborting = lifecycle.fire(replace(rollout, reason=reason, detail=detail, paused=False), Trigger.ABORT)
+    if rollout.phase is Phase.SHIFTING:  # perhaps in force, though not seen: nobody may say it was not
+        reached = max(rollout.exposure_reached_bps, state.route.exposure_bps)
+        aborting = replace(aborting, exposure_reached_bps=reached)
     live = state.live
     home = routing.moved(state, stable=live.slot if live else None, canary=None, exposure_bps=0, preview="")
     return Outcome(state=replace(home, rollout=aborting), events=(_event(aborting, detail, 0),))
