@@ -68,9 +68,12 @@ def main(arguments: list[str]) -> int:
         section = Section(name=name, title=name, method="", tables=(table,))
         print(report.text(section).strip())
         print(f"({name}: {time.monotonic() - begun_s:.0f} s)\n", flush=True)
+    if options.quick:
+        print("a sample: too few runs to hold anything against the limits")
+        return 0
     for line in missed:
         print(f"! {line}")
-    return 1 if missed and not options.quick else 0
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from itertools import islice
 import pydantic
 import pytest
 
-from bench.canary import fast, latency, streams
+from bench.canary import __main__ as command
+from bench.canary import fast, latency, streams, trials
 from tidegate.core import judge, sequential
 from tidegate.core.judge import Counts, Finding, JudgeState, Tick, Verdict, VerdictKind
 from tidegate.core.policy import AnalysisPolicy, LittleEvidence, Metric
@@ -309,6 +310,23 @@ def test_the_bench_judges_as_the_judge_does(scenario: str, plan: Plan) -> None:
         if said(state).kind is VerdictKind.ABORT:
             break
     assert (said(state).kind is VerdictKind.ABORT, at) == (outcome.crossed, outcome.looks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_in_a_sample_of_the_bench_no_regression_is_missed_and_no_good_release_aborted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With fixed seeds: all regressions are found near the limit, and slower canaries in few requests."""
+    _, score, missed = trials.regressions(trials.QUICK, 1)
+    assert missed == 0
+    assert score < 1.5
+    slower = [trials._slower(1.5, number) for number in range(9)]
+    assert sorted(found[0] for found in slower if found)[4] <= 100
+    good = (trials._null("ramp 1-5-25-50 %, drift", 0.001, (PLAIN,), number) for number in range(10))
+    assert not any(good)
+    assert command.main(["--quick", "--part", "needed", "--processes", "1"]) == 0
+    assert "10" in capsys.readouterr().out
 
 
 def test_latencies_lie_in_the_buckets_that_the_sentence_names() -> None:
