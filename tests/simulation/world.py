@@ -57,6 +57,8 @@ class World:
         self.process = 0
         """Number of the control plane's process; another one has no memory of this one."""
         self.landing_late = False
+        #: When the machine was suspended, and for how long: looks under way are older by that.
+        self.naps: list[tuple[float, float]] = []
         self.restored = False
         self.stopped_servers: set[tuple[model.EnvironmentKey, str]] = set()
         self.stop_before_step = ""

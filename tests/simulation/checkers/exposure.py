@@ -154,7 +154,7 @@ class ExposureChecker(Checker):
         ):
             return
         if was.phase is Phase.STARTING:
-            self._check_first_stage(key, after, rollout)
+            self._check_first_stage(key, rollout)
         elif rollout.stage > was.stage and rollout.reason is Reason.HELD:
             self._check_hold(key, was, rollout)
         elif rollout.stage > was.stage and rollout.reason is Reason.FAST_FORWARD:
@@ -181,16 +181,13 @@ class ExposureChecker(Checker):
         if last.phase is Phase.SUCCEEDED and share < model.FULL_EXPOSURE:
             raise Violation("NOT-EXPOSED", f"{key}: rollout {last.id} has succeeded with {share} bps")
 
-    def _check_first_stage(
-        self, key: model.EnvironmentKey, state: model.EnvironmentState, rollout: model.Rollout
-    ) -> None:
+    def _check_first_stage(self, key: model.EnvironmentKey, rollout: model.Rollout) -> None:
         if rollout.stage != 0:
             raise Violation("STAGES", f"{key}: rollout {rollout.id} begins with stage {rollout.stage}")
-        incoming = state.placement(rollout.placement)
-        if incoming is not None and self.world.all_serving(key, incoming):
-            return  # it became ready in seconds that this checker did not see: the machine was suspended
         ready_at = self._ready_at.get((key, rollout.placement or 0), LONG_AGO)
-        if self.world.now - ready_at > self.world.view_age_s and not self.world.landing_late:
+        slept_s = sum(seconds for at, seconds in self.world.naps if at >= ready_at)
+        age_s = self.world.now - ready_at - slept_s
+        if age_s > self.world.view_age_s and not self.world.landing_late:
             raise Violation("EXPOSED-UNREADY", f"{key}: rollout {rollout.id} shifts to what is not ready")
 
     def _check_hold(self, key: model.EnvironmentKey, was: model.Rollout, rollout: model.Rollout) -> None:
