@@ -57,7 +57,8 @@ def test_another_rollout_exposes_other_users(world: World, both: tuple[model.Bac
     """Two salts at 25 % overlap by chance only."""
     sets = []
     for salt in ("rollout-1", "rollout-2"):
-        world.apply(world.table(*both, canary=1, exposure_bps=2500, salt=salt))
+        world.salt = salt
+        world.apply(world.table(*both, canary=1, exposure_bps=2500))
         sets.append(exposed(world))
     overlap = len(sets[0] & sets[1]) / len(USERS)
     assert 0.03 < overlap < 0.10  # 0.0625 expected; far outside 0.25 and 0

@@ -80,6 +80,7 @@ class World:
         self.router = HAProxyRouter(folder, settings)
         self.wire = Wire(folder)
         self.fence = 0
+        self.salt = "salt-1"
 
     @property
     def port(self) -> int:
@@ -91,7 +92,6 @@ class World:
         stable: int | None = 0,
         canary: int | None = None,
         exposure_bps: int = 0,
-        salt: str = "salt-1",
         services: tuple[model.PublicService, ...] = (WEB,),
         key: model.EnvironmentKey = KEY,
     ) -> model.RouteTable:
@@ -101,7 +101,7 @@ class World:
             stable=stable,
             canary=canary,
             exposure_bps=exposure_bps,
-            salt=salt,
+            salt=self.salt,
             preview=TOKEN,
             fence=self.fence,
         )
