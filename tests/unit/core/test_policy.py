@@ -17,7 +17,7 @@ def test_with_nothing_written_errors_and_latency_are_judged_and_nothing_ends_ear
     """The defaults compare two metrics, permit 1 % false aborts, promote nothing early and go on."""
     assert DEFAULT.metrics == (Metric.ERRORS, Metric.LATENCY)
     assert DEFAULT.abort_bound == pytest.approx(math.log(100))
-    assert DEFAULT.promote_bound == pytest.approx(math.log(20))
+    assert DEFAULT.promote_bound == pytest.approx(math.log(25))
     assert not DEFAULT.promote_early
     assert DEFAULT.on_little_evidence is LittleEvidence.GO_ON
 
