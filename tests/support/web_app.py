@@ -81,14 +81,18 @@ class WebApp:
 
     async def _cut(self) -> None:
         """Cut every connection, those included that were accepted a moment ago."""
-        await asyncio.sleep(0.01)
-        for transport in list(self._connections):
-            transport.abort()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            transports = [transport for transport in self._connections if not transport.is_closing()]
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if not transports and not tasks:
+                break
+            for transport in transports:
+                transport.abort()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.02)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until the client closes it."""

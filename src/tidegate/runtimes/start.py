@@ -24,17 +24,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: Above the control plane's and HAProxy's (0 or below): when memory runs out an app goes first.
 _OOM_SCORE_ADJUSTMENT = b"500"
 
-#: Signals that the shim ignores or handles, and that an app expects to find at their defaults.
-_RESET = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGCHLD,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)
+#: Signals that an app expects to find at their defaults, whatever shim, control plane or the shell that
+#: started them ignore: all that a process can choose about.
+_RESET = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 def adopt_orphans() -> None:

@@ -34,10 +34,13 @@ _random = random.SystemRandom()
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports that nobody listens on, below the range that the kernel gives to clients."""
+    """Ports that nobody listens on, below the range that the kernel gives to clients.
+
+    Far above those of instances and of the control planes of acceptance tests, which run at the same time.
+    """
     found: set[int] = set()
     while len(found) < count:
-        port = _random.randrange(12_000, 28_000)
+        port = _random.randrange(28_500, 32_700)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             found.add(port)
     return tuple(sorted(found))
