@@ -16,6 +16,7 @@ from tests.support.builders import (
     going,
     perfect,
     placed,
+    request,
     service,
     spec,
     stages,
@@ -330,3 +331,12 @@ def test_rollout_without_a_reason_given_is_announced_by_its_kind() -> None:
     """The history never has an empty line."""
     state = environment().live("r1").incoming("r2", phase=Phase.ABORTING).pending("r3").state
     assert advance.advance(state, perfect(state), 1.0).events[-1].detail == "deploy"
+
+
+def test_waiting_request_for_what_is_live_again_asks_for_nothing() -> None:
+    """A release that comes back by the abort of its successor need not be rolled out once more."""
+    state = environment().live("r1").state
+    live = placed(state, "r1")
+    wanted = replace(request("r1"), spec=live.spec, release=live.release)
+    after = advance.advance(replace(state, pending=wanted), perfect(state), 1.0).state
+    assert (after.pending, after.rollout) == (None, None)

@@ -190,3 +190,15 @@ def test_no_name_of_an_unknown_placement_is_given_out_again() -> None:
     halted = advance.advance(state, with_groups(perfect(state), *strangers), 1.0).state
     assert halted.halted
     assert advance.advance(halted, perfect(state), 1.0).state.next_id == 10
+
+
+def test_greater_fence_that_serves_stays_until_the_live_release_can_serve() -> None:
+    """A restored backup must not send users from instances that answer to some that do not run."""
+    state = environment().live("r1").incoming("r2").state
+    seen = perfect(state)
+    assert seen.routes is not None
+    fence = state.route.fence + 5
+    newer = replace(seen, routes=replace(seen.routes, route=replace(state.route, fence=fence)))
+    down = with_instances(newer, placed(state, "r1"), "web", ready=False)
+    assert advance.advance(state, down, 1.0).state.route == state.route
+    assert advance.advance(state, newer, 1.0).state.route.fence == fence + 1

@@ -334,3 +334,38 @@ def test_latencies_lie_in_the_buckets_that_the_sentence_names() -> None:
     shown = said(after(begun(), counts(10, 0, 0), counts(190, 0, 0), looks=20)).stable_latency
     assert shown is not None
     assert sequential.bucket_edge_s(93) * 1000 <= shown.p50_ms <= sequential.bucket_edge_s(97) * 1000
+
+
+def test_looks_of_one_slice_are_judged_together() -> None:
+    """Requests, latencies and values of looks that came before a slice was full all count in it."""
+    policy = AnalysisPolicy()
+    half = judge.Counts(
+        requests=20,
+        latencies=sequential.Histogram(cells=((5, 20),)),
+        values=sequential.Sample(cells=((1.0, 20),)),
+    )
+    first = judge.judged(
+        judge.started(policy, sequential.PLAIN, sequential.Histogram()),
+        judge.Tick(canary=half, stable=half),
+        policy,
+        1.0,
+    )
+    assert first.canary.requests == 0
+    second = judge.judged(first, judge.Tick(canary=half, stable=half), policy, 1.0)
+    assert (second.canary.requests, second.stable.requests, second.centre) == (40, 40, None)
+    assert sum(weight for _, weight in second.stable_latencies.past) == 40
+
+
+def test_release_without_latencies_is_promoted_on_its_errors_alone() -> None:
+    """Where nobody measures latencies they cannot hold a promotion up."""
+    policy = AnalysisPolicy(promote_early=True)
+    state = judge.started(policy, sequential.PLAIN, sequential.Histogram())
+    quiet = judge.Counts(requests=5000)
+    for _ in range(6):
+        state = judge.judged(state, judge.Tick(canary=quiet, stable=quiet), policy, 1.0)
+    assert judge.verdict(state, policy).kind is judge.VerdictKind.PROMOTE
+
+
+def test_rounding_cannot_leave_a_quantile_without_a_bucket() -> None:
+    """If the parts add up to a hair less than the whole, the last bucket holds the quantile."""
+    assert judge._quantile(((3, 0.1), (7, 0.2)), 1.0 + 1e-9) == 7

@@ -100,3 +100,20 @@ def test_a_fake_canary_is_judged_as_a_real_one(plan: Plan) -> None:
         evidence = sequential.added(evidence, prepared.bet.gains(counts), dt_s=1.0, plan=plan)
         highest = max(highest, sequential.log_value(evidence, prepared.bet.log_weights, plan))
     assert peak == pytest.approx(highest, abs=0.02)
+
+
+def test_shard_without_requests_in_a_tick_compares_nothing_there() -> None:
+    """An instance that was down for a while is a fake canary only in the time in which it served."""
+    ticks = 3600
+    down = tuple(0 if 600 <= tick < 1800 else 50 for tick in range(ticks))
+    steady = (50,) * ticks
+    errors = tuple(1 if tick % 40 == 0 else 0 for tick in range(ticks))
+    gap = tuple(error if served else 0 for error, served in zip(errors, down, strict=True))
+    day = (
+        Shard(requests=down, errors=gap),
+        Shard(requests=steady, errors=errors),
+        Shard(requests=steady, errors=errors),
+    )
+    found = replay.replayed(day, POLICY, tick_s=1.0)
+    assert found.fakes > 0
+    assert found.aborted == 0

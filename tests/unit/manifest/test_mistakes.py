@@ -244,6 +244,13 @@ IN_ENVIRONMENT = [
             "Tidegate's own (use another name)"
         ),
     ),
+    (
+        "config: {HOME: /srv}",
+        (
+            "config.HOME: line 6: HOME is set by Tidegate: it is the instance's own address or folder "
+            "(use another name)"
+        ),
+    ),
     ("services: {wep: {}}", "services.wep: line 6: there is no service wep (did you mean web?)"),
     ("services: {db: {}}", "services.db: line 6: there is no service db (name a key of services)"),
     (
