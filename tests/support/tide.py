@@ -12,6 +12,7 @@ process of this control plane is found by its home (working folder, arguments or
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -44,6 +45,7 @@ COMMAND_LIMIT_S: Final = 60.0
 #: Below the range of instances (from 20 000): public and internal ports of one control plane side by side.
 FIRST_PORT, LAST_PORT, PORTS_EACH = 10_000, 19_000, 33
 
+#: Where this process begins to look for a block, and the blocks that it has: closing a file gives one back.
 _blocks = itertools.count(random.randrange((LAST_PORT - FIRST_PORT) // PORTS_EACH))
 
 
@@ -58,13 +60,27 @@ def wait_for(what: Callable[[], T], *, seconds: float = 20.0, why: object = "") 
         time.sleep(0.02)
 
 
-def free_ports() -> range:
-    """A block of ports that nobody listens on."""
-    for _ in range(200):
-        first = FIRST_PORT + next(_blocks) * PORTS_EACH % (LAST_PORT - FIRST_PORT)
-        if all(_is_free(port) for port in range(first, first + PORTS_EACH)):
-            return range(first, first + PORTS_EACH)
-    raise AssertionError("no free ports on this machine")
+class Ports:
+    """A block of ports that nobody listens on, and that no other test on this machine gets until `close`.
+
+    To find ports free is not enough: two tests side by side find the same ones before either listens.
+    """
+
+    def __init__(self) -> None:
+        count = (LAST_PORT - FIRST_PORT) // PORTS_EACH
+        for _ in range(count):
+            first = FIRST_PORT + next(_blocks) % count * PORTS_EACH
+            self._lock = (Path(tempfile.gettempdir()) / f"tide-ports-{os.geteuid()}-{first}.lock").open("w")
+            self.block = range(first, first + PORTS_EACH)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if all(_is_free(port) for port in self.block):
+                    return
+            self._lock.close()
+        raise AssertionError("no free ports on this machine")
+
+    def close(self) -> None:
+        self._lock.close()
 
 
 def _is_free(port: int) -> bool:
@@ -135,7 +151,8 @@ class Tide:
         self.home = self.root / "home"
         self.environ: dict[str, str] = {}
         self.home.mkdir(mode=0o711, exist_ok=True)
-        ports = free_ports()
+        self._ports = Ports()
+        ports = self._ports.block
         self.port = ports[0]
         settings = {"host": "127.0.0.1", "port": self.port, "link_ports": [ports[1], ports[-1] + 1]}
         (self.home / "settings.json").write_text(json.dumps(settings))
@@ -281,6 +298,7 @@ class Tide:
         try:
             self.end()
         finally:
+            self._ports.close()
             shutil.rmtree(self.root, ignore_errors=True)
 
     def end(self) -> None:
