@@ -22,10 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tidegate.core import lifecycle, model, placements, routing
+from tidegate.core import analysis, judge, lifecycle, model, placements, routing
+from tidegate.core.judge import VerdictKind
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import (
     FULL_EXPOSURE,
+    Analysis,
     EnvironmentState,
     Event,
     Observation,
@@ -37,6 +39,7 @@ from tidegate.core.model import (
     RolloutKind,
     RolloutRequest,
 )
+from tidegate.core.policy import LittleEvidence
 
 #: Longest time that one tick may add to any counter.
 TICK_MAX_S: Final = 1.0
@@ -175,6 +178,8 @@ def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float
     rollout = state.rollout
     if rollout is None:
         return Outcome(state=state)
+    rollout = replace(rollout, analysis=analysis.watched(state, rollout, observed.routes, dt_s))
+    state = replace(state, rollout=rollout)
     if rollout.paused and rollout.phase is not Phase.ABORTING:
         return _abort_if_unfit(state, rollout, observed, dt_s)
     rollout = replace(rollout, phase_s=rollout.phase_s + dt_s)
@@ -261,8 +266,9 @@ def go_to_stage(
 ) -> Outcome:
     """Commit the exposure of a stage; it is then brought into the router and waited for."""
     trigger = Trigger.READY if rollout.phase is Phase.STARTING else Trigger.NEXT_STAGE
+    so_far = replace(rollout.analysis, asked=False) if rollout.analysis else None
     shifting = lifecycle.fire(
-        replace(rollout, stage=stage, reason=reason, detail=detail, paused=False), trigger
+        replace(rollout, stage=stage, reason=reason, detail=detail, paused=False, analysis=so_far), trigger
     )
     incoming = state.placement(rollout.placement)
     if incoming is None:
@@ -299,9 +305,35 @@ def _holding(state: EnvironmentState, rollout: Rollout, observed: Observation, d
         return Outcome(state=state)
     held = replace(rollout, held_s=rollout.held_s + dt_s)
     hold_s = held.current_stage.hold_s
-    if hold_s is None or held.held_s < hold_s:
+    if hold_s is None:
         return Outcome(state=replace(state, rollout=held))
-    return go_to_stage(state, held, held.stage + 1, Reason.HELD, f"held for {held.held_s:.0f} s")
+    policy, found = held.request.spec.analysis, analysis.verdict(held)
+    if found is not None and judge.may_end_early(found, policy, held_s=held.held_s):
+        return go_to_stage(state, held, held.stage + 1, Reason.NO_WORSE, found.sentence)
+    if held.held_s < hold_s:
+        return Outcome(state=replace(state, rollout=held))
+    for_s = f"held for {held.held_s:.0f} s"
+    if found is None:
+        return go_to_stage(state, held, held.stage + 1, Reason.HELD, for_s)
+    match judge.at_hold_end(found, policy):
+        case LittleEvidence.WAIT:
+            return Outcome(state=replace(state, rollout=held))
+        case LittleEvidence.ASK if held.analysis is not None and not held.analysis.asked:
+            return _asked(state, held, held.analysis, f"{for_s}. {found.sentence}")
+        case _:
+            return go_to_stage(state, held, held.stage + 1, Reason.HELD, f"{for_s}. {found.sentence}")
+
+
+def _asked(state: EnvironmentState, rollout: Rollout, so_far: Analysis, detail: str) -> Outcome:
+    """Wait for a person: `tide resume` or `tide promote` goes on, `tide abort` goes back."""
+    paused = replace(
+        rollout,
+        paused=True,
+        reason=Reason.LITTLE_EVIDENCE,
+        detail=detail,
+        analysis=replace(so_far, asked=True),
+    )
+    return Outcome(state=replace(state, rollout=paused), events=(_event(paused, detail),))
 
 
 def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
@@ -360,7 +392,7 @@ def _go_home(state: EnvironmentState, rollout: Rollout, observed: Observation) -
 
 
 def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Outcome:
-    """Crash loops, instances that are not or no longer ready, and steps that do not come through."""
+    """Crash loops, worse answers, instances not (or no longer) ready, steps that do not come through."""
     incoming = state.placement(rollout.placement)
     if incoming is None:
         return Outcome(state=state)
@@ -368,6 +400,9 @@ def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observa
         crash = placements.crash_loop(incoming, observed.groups, limit=CRASH_LIMIT, recent_only=False)
         if crash:
             return abort(state, rollout, Reason.CRASH_LOOP, crash)
+    found = analysis.verdict(rollout)
+    if found is not None and found.kind is VerdictKind.ABORT:
+        return abort(state, rollout, Reason.WORSE, found.sentence)
     if not rollout.paused:
         late = _overdue(state, rollout, incoming, observed)
         if late is not None:

@@ -97,13 +97,14 @@ class Slice:
         if self.canary.requests + self.stable.requests == 0:
             return Slice(canary=canary, stable=stable, age_s=dt_s)
         return Slice(
-            canary=_joined(self.canary, canary),
-            stable=_joined(self.stable, stable),
+            canary=joined(self.canary, canary),
+            stable=joined(self.stable, stable),
             age_s=self.age_s + dt_s,
         )
 
 
-def _joined(first: Counts, second: Counts) -> Counts:
+def joined(first: Counts, second: Counts) -> Counts:
+    """Both together."""
     return Counts(
         requests=first.requests + second.requests,
         errors=first.errors + second.errors,

@@ -16,7 +16,10 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from tidegate.core import reasons
+from tidegate.core import policy, reasons, sequential
+from tidegate.core.judge import JudgeState
+from tidegate.core.policy import AnalysisPolicy
+from tidegate.core.sequential import Counted, Histogram, Plan
 
 Reason = reasons.Reason
 Refusal = reasons.Refusal
@@ -143,6 +146,8 @@ class EnvironmentSpec:
     keep_warm_s: float = 600.0
     """How long the replaced release's instances stay, so that going back is a flip; also how long a
     crash loop of the new one rolls it back."""
+    analysis: AnalysisPolicy = policy.DEFAULT
+    """How a canary is judged from its traffic."""
 
     def service(self, name: str) -> ServiceSpec | None:
         return next((service for service in self.services if service.name == name), None)
@@ -292,6 +297,52 @@ class RolloutRequest:
     """Asked for by Tidegate itself."""
     at: float = 0.0
     """Unix seconds, for display only."""
+    plan: Plan = sequential.PLAIN
+    """How much one stretch of evidence may count: from the stable release's own last day."""
+    past: Histogram = sequential.NOTHING
+    """Latencies of the stable release before the rollout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What one process of the router has answered from one slot of a service, since the process started.
+
+    Counts of two processes are added; those of a process that is no longer seen have ended.
+    """
+
+    service: str
+    slot: int
+    process: str = ""
+    """Names the process, and is never used again."""
+    requests: int = 0
+    errors: int = 0
+    """Answers 5xx, the router's own included."""
+    connect_failures: int = 0
+    classes: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    """Answers 1xx to 5xx."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    active: int = 0
+    """Requests and connections under way."""
+    unanswered: int = 0
+    """Requests without a whole answer in time: timed out, or broken off by the app."""
+    latencies: Counted = ()
+    """Answers of the app by time to their first byte, in the buckets of `sequential`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What a canary's traffic has shown so far.
+
+    Evidence and counters are committed together, so that each request counts exactly once, whatever
+    happens to the control plane.
+    """
+
+    judge: JudgeState
+    counted: tuple[Traffic, ...] = ()
+    """The router's counters up to which requests are in the evidence."""
+    asked: bool = False
+    """The hold time of this stage ended with little evidence, and somebody was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +370,8 @@ class Rollout:
     reason: Reason = Reason.REQUESTED
     detail: str = ""
     exposure_reached_bps: int = 0
+    analysis: Analysis | None = None
+    """None: nobody was exposed yet, or there is nothing to compare with."""
 
     @property
     def strategy(self) -> Strategy:
@@ -535,29 +588,6 @@ class ServerStatus:
     """Administrative state: takes new connections."""
     sessions: int | None = 0
     """Connections now, those in processes of before a reload included; None: unknown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """What one process of the router has answered from one slot of a service, since the process started.
-
-    Counts of two processes are added; those of a process that is no longer seen have ended.
-    """
-
-    service: str
-    slot: int
-    process: str = ""
-    """Names the process, and is never used again."""
-    requests: int = 0
-    errors: int = 0
-    """Answers 5xx, the router's own included."""
-    connect_failures: int = 0
-    classes: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-    """Answers 1xx to 5xx."""
-    bytes_in: int = 0
-    bytes_out: int = 0
-    active: int = 0
-    """Requests and connections under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

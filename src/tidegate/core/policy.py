@@ -157,3 +157,6 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...]] 
     ),
     (("max_p99_ms",), lambda value: 0 < value < math.inf, "above 0"),
 )
+
+#: With nothing written.
+DEFAULT: Final = AnalysisPolicy()

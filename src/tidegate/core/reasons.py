@@ -17,6 +17,11 @@ class Reason(enum.StrEnum):
     """All instances that take traffic are ready; the first stage begins."""
     HELD = "held"
     """The stage's hold time is over; the next one begins."""
+    NO_WORSE = "shown-no-worse"
+    """The new release was shown to be no worse, and the policy lets the stage end early."""
+    LITTLE_EVIDENCE = "little-evidence"
+    """The stage's hold time is over with little evidence, and the policy says to ask: the rollout is
+    paused."""
     PROMOTED = "promoted"
     """Somebody ended the hold time with `tide promote`."""
     FAST_FORWARD = "stable-is-down"
@@ -39,6 +44,9 @@ class Reason(enum.StrEnum):
     ALL_UNREADY = "all-unready"
     """No instance of a service of the incoming release was ready for three seconds, while those of the
     live release were."""
+    WORSE = "worse"
+    """The traffic shows that the new release is worse than the live one; the detail says in what, on how
+    many requests, and how sure."""
     STUCK = "stuck"
     """A step was not seen in force in time: the router did not show it, or nobody could look."""
     HOME = "back-home"

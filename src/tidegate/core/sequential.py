@@ -259,6 +259,9 @@ class Histogram:
         return _number(self.cells)
 
 
+NOTHING: Final = Histogram()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """The stable release's latencies so far, forgotten slowly; `fresh` is not used before a refresh.

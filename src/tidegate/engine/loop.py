@@ -200,6 +200,6 @@ def _counted(before: model.EnvironmentState, after: model.EnvironmentState) -> b
 def _without_counters(state: model.EnvironmentState) -> model.EnvironmentState:
     rollout = state.rollout
     if rollout is not None:
-        rollout = replace(rollout, phase_s=0.0, held_s=0.0, unready_s=0.0, stable_down_s=0.0)
+        rollout = replace(rollout, phase_s=0.0, held_s=0.0, unready_s=0.0, stable_down_s=0.0, analysis=None)
     placements = tuple(replace(placement, idle_s=0.0, live_s=0.0) for placement in state.placements)
     return replace(state, rollout=rollout, placements=placements, seen_runtime=0, seen_router=0)

@@ -22,6 +22,8 @@ from tidegate.engine import execute, loop, traffic
 
 #: Pause after a step that changed something: the next look shows whether it came through.
 PAUSE_CHANGED_S: Final = 0.02
+#: Pause while users see a release that is being judged: no bad request more than needed.
+PAUSE_JUDGING_S: Final = 0.06
 #: Pause while a rollout runs or something waits to be stopped.
 PAUSE_BUSY_S: Final = 0.2
 #: Pause when all is quiet.
@@ -100,6 +102,8 @@ class Watch:
         views = [self._tried(key, functools.partial(self._stepped, key)) for key in keys or ()]
         if any(view is not None and view.changed for view in views):
             return PAUSE_CHANGED_S
+        if any(view is not None and _is_judging(view) for view in views):
+            return PAUSE_JUDGING_S
         return PAUSE_BUSY_S if any(view is not None and _is_busy(view) for view in views) else PAUSE_IDLE_S
 
     def _due(self) -> tuple[EnvironmentKey, ...]:
@@ -146,6 +150,11 @@ class Watch:
         if self._logged.get(failure.key) != text:
             self._logged[failure.key] = text
             self._log.warning("failed", what=failure.key, detail=text)
+
+
+def _is_judging(view: loop.View) -> bool:
+    rollout = view.state.rollout
+    return rollout is not None and rollout.analysis is not None
 
 
 def _is_busy(view: loop.View) -> bool:
