@@ -94,7 +94,7 @@ def _counts(traffic: Traffic) -> judge.Counts:
     return judge.Counts(
         requests=traffic.requests,
         errors=traffic.errors,
-        latencies=Histogram(cells=traffic.latencies),
+        latencies=Histogram(cells=traffic.latencies) if traffic.latencies else None,
     )
 
 

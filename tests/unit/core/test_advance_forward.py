@@ -293,7 +293,7 @@ def test_stage_ends_when_its_time_was_held() -> None:
     assert (going(outcome.state).phase, going(outcome.state).stage) == (Phase.SHIFTING, 1)
     assert outcome.state.route.exposure_bps == 5000
     assert [(e.reason, e.detail, e.exposure_bps) for e in outcome.events] == [
-        (Reason.HELD, "held for 10 s", 5000)
+        (Reason.HELD, "held for 10 s. The canary has had no request yet.", 5000)
     ]
 
 

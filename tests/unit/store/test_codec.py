@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.golden import write as golden
 from tidegate import errors
-from tidegate.core import model
+from tidegate.core import model, policy
 from tidegate.store import codec
 
 GOLDEN = sorted(golden.FOLDER.glob("schema-*/*.json"))
@@ -27,6 +27,17 @@ EMPTY = model.EnvironmentState(key=model.EnvironmentKey(app="shop", environment=
 
 def values(annotation: Any) -> st.SearchStrategy[Any]:
     """Values of a type of the model: every field drawn, no default left to itself, no infinities."""
+    if annotation is policy.AnalysisPolicy:  # refuses most values
+        shares = st.floats(min_value=0.001, max_value=0.5)
+        return st.builds(
+            policy.AnalysisPolicy,
+            enabled=st.booleans(),
+            false_abort=shares,
+            margin=st.floats(min_value=1, max_value=9),
+            max_error_share=st.none() | shares,
+            on_little_evidence=values(policy.LittleEvidence),
+            warmup_requests=st.integers(min_value=0, max_value=99),
+        )
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         hints = typing.get_type_hints(annotation)
         fields = {field.name: values(hints[field.name]) for field in dataclasses.fields(annotation)}
