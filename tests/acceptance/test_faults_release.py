@@ -25,6 +25,7 @@ def _shop(tide: Tide, name: str, strategy: Any, **production: Any) -> App:
     )
     app.host = f"{name}.test"
     app.open()
+    wait_for(lambda: app.exposure() == 0, why="the first rollout's 100 % are still in the router")
     return app
 
 
