@@ -147,6 +147,50 @@ def test_sessions_outlive_a_reload_but_not_a_kill() -> None:
     assert seen.sessions == 0
 
 
+def test_answers_are_counted_as_a_router_counts_them() -> None:
+    """Counts add up per process; the old process shows its own until its last session ends."""
+    router = fakes.FakeRouter()
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    router.apply(conformance.table(harness), key="")
+    router.answered(KEY, "web", 0, requests=10, errors=1, latencies=((40, 8), (60, 1)), unanswered=1)
+    router.answered(KEY, "web", 0, requests=2, latencies=((20, 1), (40, 1)))
+    router.open_session(KEY, ("web", 0, "p1-0-20002"), seconds=60.0)
+    router.reload()
+    router.answered(KEY, "web", 0, requests=5, latencies=((40, 5),))
+    router.answered(KEY, "web", 0, requests=1, latencies=((90, 1),), process="2")
+    seen = router.observe(KEY)
+    assert seen.processes == ("2", "3")
+    counted = {
+        one.process: (one.requests, one.errors, one.unanswered, one.classes, one.latencies)
+        for one in seen.traffic
+        if one.requests
+    }
+    assert counted == {
+        "2": (13, 1, 1, (0, 12, 0, 0, 1), ((20, 1), (40, 9), (60, 1), (90, 1))),
+        "3": (5, 0, 0, (0, 5, 0, 0, 0), ((40, 5),)),
+    }
+    router.clock.advance(60.0)
+    assert router.observe(KEY).processes == ("3",)
+    router.kill()
+    router.start()
+    again = router.observe(KEY)
+    assert (again.processes, {one.requests for one in again.traffic}) == (("4",), {0})
+
+
+@pytest.mark.parametrize(
+    ("errors_", "latencies", "unanswered"), [(3, (), 0), (0, ((5, 3),), 0), (0, (), 3), (-1, (), 0)]
+)
+def test_impossible_counts_are_refused(
+    errors_: int, latencies: tuple[tuple[int, int], ...], unanswered: int
+) -> None:
+    """No part of the requests is larger than their number or below zero."""
+    router = fakes.FakeRouter()
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    router.apply(conformance.table(harness), key="")
+    with pytest.raises(ValueError, match="No router counts this"):
+        router.answered(KEY, "web", 0, requests=2, errors=errors_, latencies=latencies, unanswered=unanswered)
+
+
 def test_new_server_is_up_after_its_check() -> None:
     """A server that came in at run time takes nothing until it was checked; one that is dead never does."""
     alive = {20_001, 20_002}

@@ -1,7 +1,8 @@
 """A router in memory: honest, in virtual time.
 
 It checks its servers with a delay, forgets at a restart what its boot files do not say, and lets open
-sessions live on in the process of before a reload. Invariants: the boot files are written before the
+sessions live on in the process of before a reload, which is seen with its counts until the last one ends.
+Invariants: the boot files are written before the
 running route, so that a restart in between brings back nothing that was taken away; nothing moves but by
 the clock. Neighbours: `fakes` names it.
 """
@@ -49,6 +50,8 @@ class _Running:
     """Structure: services, hosts, checks, and which backends there are."""
     route: model.Route
     servers: dict[ServerKey, _Server] = field(default_factory=dict)
+    counts: dict[tuple[str, int], model.Traffic] = field(default_factory=dict)
+    """What was answered, by service and slot."""
 
 
 class FakeRouter:
@@ -79,6 +82,8 @@ class FakeRouter:
         self._check_delay_s = check_delay_s
         self._boot: dict[model.EnvironmentKey, model.RouteTable] = {}
         self._running: dict[model.EnvironmentKey, _Running] = {}
+        self._old: dict[int, dict[model.EnvironmentKey, _Running]] = {}
+        """By generation: the processes of before a reload that still have sessions."""
         self._revision = 0
         self._generation = 1
         self._polled_at = -math.inf
@@ -122,7 +127,8 @@ class FakeRouter:
             route=held.route if held else None,
             servers=self._server_statuses(environment),
             current=current,
-            processes=(str(self._generation),),
+            traffic=self._traffic(environment),
+            processes=tuple(sorted(_process_name(generation) for generation, _ in self._processes())),
         )
 
     def check(self) -> tuple[ports.Finding, ...]:
@@ -162,6 +168,40 @@ class FakeRouter:
             if name[0] == service and name[1] == slot and each.up and each.server.ready
         )
 
+    def answered(
+        self,
+        environment: model.EnvironmentKey,
+        service: str,
+        slot: int,
+        *,
+        requests: int,
+        errors: int = 0,
+        latencies: tuple[tuple[int, int], ...] = (),
+        unanswered: int = 0,
+        process: str | None = None,
+    ) -> None:
+        """Users were answered from this slot: these are added to what the process has counted.
+
+        `requests` are all, those with an error and those without a whole answer included; `latencies` has
+        the answers that came from the app, by bucket of `core.sequential`. `process`: one of those that
+        `observe` shows, in place of the newest. Raises KeyError for what that process does not know.
+        """
+        by_name = {_process_name(generation): held for generation, held in self._processes()}
+        held = by_name[_process_name(self._generation) if process is None else process][environment]
+        added = model.Traffic(
+            service=service,
+            slot=slot,
+            requests=requests,
+            errors=errors,
+            classes=(0, requests - errors, 0, 0, errors),
+            unanswered=unanswered,
+            latencies=latencies,
+        )
+        if not _possible(added):
+            raise ValueError(f"No router counts this: {added}")
+        before = {(one.service, one.slot): one for one in _counted(held)}
+        held.counts[service, slot] = _sum(before[service, slot], added)
+
     def open_session(
         self, environment: model.EnvironmentKey, server: ServerKey, *, seconds: float
     ) -> Session:
@@ -190,6 +230,7 @@ class FakeRouter:
     def reload(self) -> None:
         """Seamless: a new process with the boot files, the old one keeps its sessions."""
         now = self.clock.elapsed
+        self._old[self._generation] = self._running
         self._generation += 1
         self.reloads += 1
         self._statuses.clear()
@@ -263,6 +304,21 @@ class FakeRouter:
             if session.key == key and session.server == name and session.generation == self._generation:
                 self.sessions.remove(session)
 
+    def _processes(self) -> tuple[tuple[int, dict[model.EnvironmentKey, _Running]], ...]:
+        """Those that live, by generation: one of before a reload ends with its last session."""
+        in_use = {session.generation for session in self.sessions}
+        for generation in [each for each in self._old if each not in in_use]:
+            del self._old[generation]
+        return (*self._old.items(), (self._generation, self._running))
+
+    def _traffic(self, environment: model.EnvironmentKey) -> tuple[model.Traffic, ...]:
+        return tuple(
+            replace(one, process=_process_name(generation))
+            for generation, running in self._processes()
+            if environment in running
+            for one in _counted(running[environment])
+        )
+
     def _session_count(self, key: model.EnvironmentKey, name: ServerKey) -> int:
         return sum(1 for session in self.sessions if session.key == key and session.server == name)
 
@@ -304,6 +360,41 @@ def _booted(table: model.RouteTable, now: float, reachable: Callable[[str, int],
         for name, server in servers_of(table).items()
     }
     return _Running(table=table, route=table.route, servers=servers)
+
+
+def _process_name(generation: int) -> str:
+    return str(generation)
+
+
+def _counted(held: _Running) -> tuple[model.Traffic, ...]:
+    """What the process has counted in each slot of each service, also if it is nothing."""
+    return tuple(
+        held.counts.get((service, slot)) or model.Traffic(service=service, slot=slot)
+        for service in sorted({backend.service for backend in held.table.backends})
+        for slot in range(model.SLOTS)
+    )
+
+
+def _possible(added: model.Traffic) -> bool:
+    """An error or an unanswered request is one of the requests, and so is what came from the app."""
+    measured = [count for _, count in added.latencies]
+    parts = (added.errors, added.unanswered, sum(measured))
+    return min(*parts, *measured, 0) == 0 and max(parts) <= added.requests
+
+
+def _sum(one: model.Traffic, other: model.Traffic) -> model.Traffic:
+    latencies = dict(one.latencies)
+    for bucket, count in other.latencies:
+        latencies[bucket] = latencies.get(bucket, 0) + count
+    first, second, third, fourth, fifth = map(int.__add__, one.classes, other.classes)
+    return replace(
+        one,
+        requests=one.requests + other.requests,
+        errors=one.errors + other.errors,
+        classes=(first, second, third, fourth, fifth),
+        unanswered=one.unanswered + other.unanswered,
+        latencies=tuple(sorted(latencies.items())),
+    )
 
 
 def _same_structure(one: model.RouteTable, other: model.RouteTable) -> bool:
