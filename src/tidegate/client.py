@@ -107,6 +107,19 @@ class Client:
         """Decisions, oldest first."""
         return self._list(f"{place.path}/events", {"after": after})
 
+    def points(self, place: Place, rollout: int) -> list[Json]:
+        """How a canary went, oldest first: a `Point` a second, or longer ones of a long rollout."""
+        return self._list(f"{place.path}/rollouts/{rollout}/points", {})
+
+    def series(
+        self, place: Place, *, since: int | None = None, until: int | None = None, step: int | None = None
+    ) -> list[Json]:
+        """What was answered, oldest first: a `SeriesRow` per `step` seconds, placement and public service."""
+        asked = {"since": since, "until": until, "step": step}
+        return self._list(
+            f"{place.path}/series", {name: value for name, value in asked.items() if value is not None}
+        )
+
     def preview(self, place: Place) -> Json:
         """How to see the incoming release first."""
         return self._json("GET", f"{place.path}/preview")

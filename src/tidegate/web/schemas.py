@@ -231,3 +231,50 @@ class LogLine(Answer):
     release: int = Field(description="Number, without the r.")
     index: int = Field(description="Of the instance.")
     text: str = Field(description="The line.")
+
+
+class Side(Answer):
+    """What one of the two compared releases answered in the time of a point."""
+
+    requests: int = Field(description="Users' requests.")
+    errors: int = Field(description="Answers 5xx.")
+    p50_ms: float | None = Field(description="Median time to the first byte; None: nothing was measured.")
+    p99_ms: float | None = Field(description="Its 99th percentile; None: nothing was measured.")
+
+
+class Point(Answer):
+    """A moment of a canary: what both releases answered, and what the evidence said then.
+
+    One a second; of a long rollout neighbours are put together, so that there are at most 1 200. Counts of
+    all points add up to those of the whole rollout.
+    """
+
+    at: float = Field(description="Unix seconds at which it begins; it lasts until the next one.")
+    exposure_bps: int = Field(description="Share of users that the canary was given at its end.")
+    canary: Side = Field(description="The incoming release.")
+    stable: Side = Field(description="The live release.")
+    combined: float = Field(description="Log evidence of harm, all metrics together, at its end.")
+    abort_bound: float = Field(description="Log evidence of harm that aborts.")
+    no_worse: float = Field(description="Log evidence that the canary fails no more requests, at its end.")
+    promote_bound: float = Field(description="Log evidence of no harm that is enough to promote early.")
+
+
+class SeriesRow(Answer):
+    """What one public service of a placement answered in a stretch of time; quiet stretches are left out."""
+
+    at: int = Field(description="Unix seconds at which it begins.")
+    step_s: int = Field(description="How long it is.")
+    placement: int = Field(description="Id of the instances that answered.")
+    release: int = Field(description="Number, without the r.")
+    service: str = Field(description="As in tidegate.yaml.")
+    requests: int = Field(description="Users' requests.")
+    errors: int = Field(description="Answers 5xx.")
+    classes: list[int] = Field(description="Answers 1xx, 2xx, 3xx, 4xx and 5xx.")
+    connect_failures: int = Field(description="Connections to instances that failed.")
+    unanswered: int = Field(description="Requests without a whole answer in time.")
+    bytes_in: int = Field(description="From users.")
+    bytes_out: int = Field(description="To users.")
+    active: int = Field(description="Most requests and connections under way that were seen at once.")
+    p50_ms: float | None = Field(description="Median time to the first byte; None: nothing was measured.")
+    p90_ms: float | None = Field(description="Its 90th percentile; None: nothing was measured.")
+    p99_ms: float | None = Field(description="Its 99th percentile; None: nothing was measured.")
