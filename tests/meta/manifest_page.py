@@ -31,6 +31,7 @@ SECTIONS: dict[str, type[definition.Section]] = {
     "environments.*.strategy.canary": definition.CanarySection,
     "environments.*.strategy.canary.steps[]": definition.StepSection,
     "environments.*.services.*": definition.OverrideSection,
+    "environments.*.analysis": definition.AnalysisSection,
 }
 
 _HEAD = """\
@@ -51,7 +52,8 @@ _VALUES = f"""\
 |---|---|---|
 | duration | `500ms`, `30s`, `2m`, `1h`, `1.5d` | `30`: the unit is missing |
 | size | `512MB`, `1.5GB` (powers of 1000), `512MiB`, `1GiB` (powers of 1024) | `512m` |
-| share | `5%`, `0.5%`, down to `0.01%` | `0.05`: is it 5 % or 0.05 %? |
+| share | `5%`, `0.5%`, down to `0.01%`, in `analysis` to `0.0001%` | `0.05`: is it 5 % or 0.05 %? |
+| ratio | `1.10`, `2`: so many times as much is permitted | `10%`: of what? |
 | name | small letter, then small letters, digits and `-`, at most 40 | `Web`, `my_app` |
 | `run`, `command` | one string, split into words as a shell does, or a list of words | `a && b`: no shell |
 | `build` | one line for the shell, `make deps && make dist` | a list |
@@ -76,6 +78,7 @@ and tags may not. A file has at most {BYTES_MAX >> 20} MiB.
 - Steps of a canary grow and end below 100%.
 - Without `strategy`, the last environment and one named `production` or `prod` get a canary, the others a
   switch.
+- `analysis` of an environment wins over that at the top of the file key by key.
 - Without `environments`, there is one: `production`.
 """
 

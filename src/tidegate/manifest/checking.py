@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tidegate.core.spec import Fault, Where, suggestion
-from tidegate.manifest.definition import ManifestSection, Section
+from tidegate.manifest.definition import ELSEWHERE, ManifestSection, Section
 from tidegate.manifest.reading import Document, Mapping, PlacedFault, Scalar, as_values, exists, locate
 from tidegate.manifest.scalars import Mistake
 
@@ -157,6 +157,8 @@ def _unknown(where: Where) -> Fault:
     section, key = section_at(where[:-1]), str(where[-1])
     if key in section.later:
         return Fault(where=where, message="is not in this version of Tidegate", hint="remove it")
+    if key in ELSEWHERE:
+        return Fault(where=where, message="does not stand here", hint=ELSEWHERE[key])
     message = "there is no such key"
     if key == "<<":
         hint = "keys cannot be merged: write them out, or use an alias for a whole value"

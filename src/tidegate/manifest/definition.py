@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from tidegate.manifest import scalars
 from tidegate.manifest.reading import Scalar, shortened
@@ -21,9 +21,10 @@ from tidegate.manifest.reading import Scalar, shortened
 SERVICES_MAX = 200
 ENVIRONMENTS_MAX = 50
 
-_LATER_EVERYWHERE = frozenset(
-    {"secrets", "migrations", "monitors", "notify", "analysis", "runtime", "verify"}
-)
+_LATER_EVERYWHERE = frozenset({"secrets", "migrations", "monitors", "notify", "runtime", "verify"})
+
+#: Keys that people look for in more places than they stand in.
+ELSEWHERE = {"analysis": "it stands in an environment, or at the top of the file for all of them"}
 
 
 def _key(
@@ -83,8 +84,6 @@ class HealthSection(Section):
     At most one of `path`, `tcp` and `command`. Without any, a service with a port is ready when the port
     answers, one without a port when it has run for a second.
     """
-
-    later = frozenset({"analysis"})
 
     path: scalars.HttpPath | None = _key(
         "HTTP path; any 2xx or 3xx answer is ready.", "/healthz", default=None
@@ -174,10 +173,98 @@ class ServiceSection(Section):
     grace: scalars.Duration = _key("From SIGTERM to SIGKILL.", "30s", default="10s")
 
 
+class AnalysisSection(Section):
+    """How a canary is judged from its traffic: against the live release, at the same time, in every look.
+
+    It stands in an environment, and at the top of the file for all of them; each key that the environment
+    writes wins. Short forms: `analysis: off`, `analysis: on`. A switch, a rollback and a first release have
+    nothing to be compared with and are not judged.
+    """
+
+    enabled: scalars.Flag = _key(
+        "Whether it may abort. `false`, in short `analysis: off`: a canary goes on whatever it answers, and "
+        "still goes back if it crashes or is not ready.",
+        "false",
+        default=True,
+    )
+    false_abort: scalars.Chance = _key(
+        "Chance that a release within the margins is aborted all the same, in a whole rollout.",
+        "0.1%",
+        default="1%",
+    )
+    margin: scalars.Ratio = _key(
+        "A canary with so many times the live release's share of errors is still good: the same code "
+        "differs by a few per cent between two sets of users.",
+        "1.5",
+        default=1.1,
+    )
+    allowance: scalars.SmallShare = _key(
+        "And so is one that fails this share of its requests more. With 0%, a live release without any "
+        "error would forbid the first one.",
+        "0.1%",
+        default="0.002%",
+    )
+    latency_margin: scalars.LatencySteps = _key(
+        "A canary that is so many times as slow is still good. It is brought up to whole steps of 5 %: 1.10 "
+        "is 1.1025, 1.2 is 1.2155.",
+        "1.5",
+        default=1.1,
+    )
+    max_error_share: scalars.ShareLimit = _key(
+        "A canary that is shown to fail more than this share of its requests is aborted, whatever the live "
+        "release does. `off`: no such limit.",
+        "2%",
+        default="off",
+    )
+    max_p99: scalars.LatencyLimit = _key(
+        "A canary is aborted that is shown to need longer for more than 1 % of its requests, whatever the "
+        f"live release needs; 1ms to {scalars.LATENCY_S_MAX}s. `off`: no such limit.",
+        "500ms",
+        default="off",
+    )
+    promote_early: scalars.Flag = _key(
+        "Whether a stage ends before its time when the canary is shown to be no worse. Leaks and nightly "
+        "jobs need time, not requests: therefore only if you say so.",
+        "true",
+        default=False,
+    )
+    soak: scalars.Duration = _key("But no stage ends earlier than after this time.", "5m", default="60s")
+    on_little_evidence: scalars.OnLittleEvidence = _key(
+        "What to do when a stage's hold time is over and the canary is shown neither worse nor no worse: "
+        "`go-on`; `wait` for more evidence; or `ask`: pause until `tide resume`. Small apps would never "
+        "reach everybody if each stage had to wait.",
+        "ask",
+        default="go-on",
+    )
+    warmup: scalars.Duration = _key(
+        "Latencies of the canary's first time with requests do not count: caches are cold. Errors always do.",
+        "1m",
+        default="10s",
+    )
+    warmup_requests: scalars.Requests = _key("Nor do those of so many first requests.", "500", default=20)
+
+
+def _widened_analysis(value: Any) -> Any:
+    wanted = "on, off, or keys such as margin: below it"
+    if isinstance(value, list):
+        raise scalars.Mistake(f"should be {wanted}, not a list")
+    if isinstance(value, dict) or not isinstance(value, Scalar) or value.empty:
+        return value
+    if value.text not in ("on", "off", "true", "false"):
+        raise scalars.Mistake(f"should be {wanted}, not {shortened(value.text)!r}")
+    return {"enabled": "true" if value.text in ("on", "true") else "false"}
+
+
+#: With what YAML readers of editors make of the two words.
+_ShortAnalysis = Annotated[str, WithJsonSchema({"enum": ["on", "off", True, False]})]
+Analysis = Annotated[
+    AnalysisSection,
+    BeforeValidator(_widened_analysis, json_schema_input_type=_ShortAnalysis | AnalysisSection),
+]
+
+
 class StepSection(Section):
     """One step of a canary. Short form: `5%` is `{share: 5%}`."""
-
-    later = frozenset({"analysis"})
 
     share: scalars.Share = _key("Share of users on the new release, 0.01% to less than 100%.", "5%")
     hold: scalars.Hold | None = _key(
@@ -205,8 +292,6 @@ Step = Annotated[
 class CanarySection(Section):
     """A growing share of users, the same users at every step, watched; everybody after the last step."""
 
-    later = frozenset({"analysis"})
-
     steps: tuple[Step, ...] = _key(
         "Shares of users, each larger than the one before. 100% comes after the last by itself.",
         "[5%, 50%]",
@@ -220,8 +305,6 @@ class CanarySection(Section):
 
 class StrategySection(Section):
     """How a release takes over: `switch` (everybody at once), `canary` (with its defaults), or a mapping."""
-
-    later = frozenset({"analysis"})
 
     canary: CanarySection | None = _key(
         "A canary with steps of your own.", "{steps: [5%, 50%], every: 10m}", default=None
@@ -287,6 +370,12 @@ class EnvironmentSection(Section):
         "1h",
         default="10m",
     )
+    analysis: Analysis = _key(
+        "How a canary is judged here; each key wins over the one at the top of the file.",
+        "off",
+        "{max_p99: 500ms}",
+        default={},
+    )
     config: Annotated[dict[scalars.Variable, scalars.ConfigText], BeforeValidator(_widened_empty)] = _key(
         "Environment variables of all services here. Values are taken as they are written: `no` is the text "
         "no, 1.10 is the text 1.10. `PORT`, `TIDEGATE_*` and `<NAME>_URL` of a needed service are set by "
@@ -317,4 +406,7 @@ class ManifestSection(Section):
         "{test: {}, production: {}}",
         default={},
         max_length=ENVIRONMENTS_MAX,
+    )
+    analysis: Analysis = _key(
+        "How canaries are judged in all environments.", "{margin: 1.5}", "off", default={}
     )

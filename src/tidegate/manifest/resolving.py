@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 
 from tidegate.core import spec, strategy
 from tidegate.core.model import Check, CheckKind, EnvironmentSpec, Limits, ServiceSpec, Stage, Strategy
+from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.spec import DeclaredService, Fault, HostClaim
 from tidegate.manifest.definition import (
+    AnalysisSection,
     CanarySection,
     EnvironmentSection,
     HealthSection,
@@ -136,6 +138,7 @@ def _environment(
         strategy=chosen,
         config=tuple(sorted(environment.config.items())),
         keep_warm_s=environment.keep_warm,
+        analysis=_analysis(definition.analysis, environment.analysis),
     )
 
 
@@ -187,4 +190,26 @@ def _canary(section: CanarySection) -> Strategy:
             Stage(exposure_bps=step.share, hold_s=step.hold if step.holds else section.every)
             for step in section.steps
         )
+    )
+
+
+def _analysis(everywhere: AnalysisSection, here: AnalysisSection) -> AnalysisPolicy:
+    """Key by key: what is written here, else what is written for all environments, else the default."""
+    written = {
+        name: getattr(section, name) for section in (everywhere, here) for name in section.model_fields_set
+    }
+    section = AnalysisSection().model_copy(update=written)
+    return AnalysisPolicy(
+        enabled=section.enabled,
+        false_abort=section.false_abort,
+        margin=section.margin,
+        allowance=section.allowance,
+        latency_margin_buckets=section.latency_margin,
+        promote_early=section.promote_early,
+        soak_s=section.soak,
+        warmup_s=section.warmup,
+        warmup_requests=section.warmup_requests,
+        on_little_evidence=section.on_little_evidence,
+        max_error_share=section.max_error_share,
+        max_p99_ms=section.max_p99,
     )

@@ -20,7 +20,9 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from tidegate.core import sequential
 from tidegate.core.model import FULL_EXPOSURE, UserIdentity
+from tidegate.core.policy import LittleEvidence
 from tidegate.core.spec import CATCH_ALL
 from tidegate.manifest.reading import Scalar, shortened
 
@@ -31,6 +33,7 @@ VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 _DURATION_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
 _SIZE_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,3})?(kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 _SHARE_PATTERN = r"^[0-9]{1,3}(\.[0-9]{1,2})?%$"
+_FINE_SHARE_PATTERN = r"^[0-9]{1,3}(\.[0-9]{1,4})?%$"
 _COUNT_PATTERN = r"^(0|[1-9][0-9]{0,8})$"
 _NUMBER_PATTERN = r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,3})?$"
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -78,7 +81,9 @@ def _kind(read: Callable[[Any], _Value], schema: dict[str, Any]) -> tuple[PlainV
 
 def text_of(value: Any, wanted: str) -> str:
     """The text of one value; `wanted` completes "should be ...". Defaults come as plain values."""
-    if isinstance(value, str | int):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
         return str(value)
     if not isinstance(value, Scalar):
         raise Mistake(f"should be {wanted}, not {'a list' if isinstance(value, list) else 'a mapping'}")
@@ -222,6 +227,105 @@ Cpus = Annotated[float, *_kind(_cpus, {"type": "number", "exclusiveMinimum": 0, 
 Flag = Annotated[bool, *_kind(_flag, {"type": "boolean"})]
 OnlyTrue = Annotated[bool, *_kind(_true, {"const": True})]
 Identity = Annotated[UserIdentity, *_kind(_identity, {"enum": ["cookie", "address"]})]
+
+
+# --- how a canary is judged ------------------------------------------------------------------------
+#
+# The bounds are those of `core.policy`, in the units of the file: a test holds them together.
+
+RATIO_MAX: Final = 100  # more is no margin, but a judge that is switched off without saying so
+#: Longer ones are not told apart: a limit beyond them would never be reached.
+LATENCY_S_MAX: Final = int(sequential.bucket_edge_s(sequential.BUCKETS - 1))
+
+
+def _fraction(value: Any, wanted: str) -> float:
+    number, _ = _number_and_unit(_matched(value, _FINE_SHARE_PATTERN, wanted))
+    return float(number / 100)
+
+
+def _chance(value: Any) -> float:
+    chance = _fraction(value, "a percentage such as 1% or 0.5%")
+    if not 0 < chance <= 0.5:  # noqa: PLR2004 - as in the sentence
+        raise Mistake("should be more than 0% and at most 50%", "analysis: off aborts for nothing")
+    return chance
+
+
+def _small_share(value: Any) -> float:
+    share = _fraction(value, "a percentage such as 0.1% or 0.002%")
+    if share >= 1:
+        raise Mistake("should be less than 100%")
+    return share
+
+
+def _share_limit(value: Any) -> float | None:
+    wanted = "a percentage such as 1% or 0.1%, or off"
+    if text_of(value, wanted) == "off":
+        return None
+    share = _fraction(value, wanted)
+    if not 0 < share < 1:
+        raise Mistake("should be more than 0% and less than 100%", "off is no limit")
+    return share
+
+
+def _latency_limit(value: Any) -> float | None:
+    """Milliseconds."""
+    wanted = "a duration such as 500ms or 2s, or off"
+    if text_of(value, wanted) == "off":
+        return None
+    seconds = _seconds(value, wanted)
+    if not 0.001 <= seconds <= LATENCY_S_MAX:  # noqa: PLR2004 - as in the sentence
+        raise Mistake(f"should be between 1ms and {LATENCY_S_MAX}s", "off is no limit")
+    return seconds * 1000
+
+
+def _ratio(value: Any) -> float:
+    return float(_exact_ratio(value))
+
+
+def _exact_ratio(value: Any) -> Decimal:
+    text = text_of(value, "a ratio such as 1.10")
+    if re.fullmatch(_FINE_SHARE_PATTERN, text, re.ASCII):
+        ratio = 1 + Decimal(text.removesuffix("%")) / 100
+        raise Mistake(f"should be a ratio such as 1.10, not {text!r}", f"did you mean {ratio.normalize():f}?")
+    ratio = Decimal(_unquoted(value, _NUMBER_PATTERN, "a ratio such as 1.10"))
+    if not 1 <= ratio <= RATIO_MAX:
+        raise Mistake(f"should be at least 1 and at most {RATIO_MAX}", "1.10 permits a tenth more")
+    return ratio
+
+
+def _latency_steps(value: Any) -> int:
+    """Fewest steps of the histogram that are at least the ratio: what is written is still good."""
+    ratio, step = _exact_ratio(value), Decimal(str(sequential.BUCKET_RATIO))
+    steps, reached = 0, Decimal(1)
+    while reached < ratio:
+        steps, reached = steps + 1, reached * step
+    return steps
+
+
+def _requests(value: Any) -> int:
+    number = int(_unquoted(value, _COUNT_PATTERN, "a whole number such as 20"))
+    if number > LIMIT_MAX:
+        raise Mistake(f"should be at most {LIMIT_MAX}")
+    return number
+
+
+def _little_evidence(value: Any) -> LittleEvidence:
+    return LittleEvidence(_matched(value, r"^(go-on|wait|ask)$", "go-on, wait or ask"))
+
+
+#: YAML readers of editors take `off` for false.
+_OFF_SCHEMA: Final = {"enum": ["off", False]}
+_FINE_SHARE_SCHEMA: Final = {"type": "string", "pattern": _FINE_SHARE_PATTERN}
+_RATIO_SCHEMA: Final = {"type": "number", "minimum": 1, "maximum": RATIO_MAX}
+
+Chance = Annotated[float, *_kind(_chance, _FINE_SHARE_SCHEMA)]
+SmallShare = Annotated[float, *_kind(_small_share, _FINE_SHARE_SCHEMA)]
+ShareLimit = Annotated[float | None, *_kind(_share_limit, {"anyOf": [_FINE_SHARE_SCHEMA, _OFF_SCHEMA]})]
+LatencyLimit = Annotated[float | None, *_kind(_latency_limit, {"anyOf": [_DURATION_SCHEMA, _OFF_SCHEMA]})]
+Ratio = Annotated[float, *_kind(_ratio, _RATIO_SCHEMA)]
+LatencySteps = Annotated[int, *_kind(_latency_steps, _RATIO_SCHEMA)]
+Requests = Annotated[int, *_kind(_requests, {"type": "integer", "minimum": 0, "maximum": LIMIT_MAX})]
+OnLittleEvidence = Annotated[LittleEvidence, *_kind(_little_evidence, {"enum": ["go-on", "wait", "ask"]})]
 
 
 # --- names, hosts, paths ---------------------------------------------------------------------------

@@ -40,10 +40,12 @@ environments:
   test:
     services:
       web: {{route: {test_route}, instances: 1}}
-  # A growing share of users, always the same ones; back to the old release by itself if the new one fails.
+  # A growing share of users, always the same ones; back to the old release by itself if the new one crashes,
+  # or is shown to fail more requests or to be slower.
   production:
     strategy:
       canary: {{steps: [1%, 5%, 25%, 50%], every: 2m}}
+    # analysis: {{max_p99: 2s}}   # and whatever the old one needs: docs/how-to/judge-a-canary.md
     # Variables of all services in this environment.
     config:
       LOG_LEVEL: info

@@ -204,7 +204,77 @@ IN_ENVIRONMENT = [
     ),
     (
         "strategy: {canary: {analysis: x}}",
-        "strategy.canary.analysis: line 6: is not in this version of Tidegate (remove it)",
+        (
+            "strategy.canary.analysis: line 6: does not stand here "
+            "(it stands in an environment, or at the top of the file for all of them)"
+        ),
+    ),
+    ("analysis: maybe", "analysis: line 6: should be on, off, or keys such as margin: below it, not 'maybe'"),
+    ("analysis: [off]", "analysis: line 6: should be on, off, or keys such as margin: below it, not a list"),
+    ("analysis: {margn: 1.2}", "analysis.margn: line 6: there is no such key (did you mean margin?)"),
+    (
+        "analysis: {enabled: off}",
+        "analysis.enabled: line 6: should be true or false, not 'off' (did you mean false?)",
+    ),
+    (
+        "analysis: {margin: 20%}",
+        "analysis.margin: line 6: should be a ratio such as 1.10, not '20%' (did you mean 1.2?)",
+    ),
+    (
+        "analysis: {margin: 0.9}",
+        "analysis.margin: line 6: should be at least 1 and at most 100 (1.10 permits a tenth more)",
+    ),
+    (
+        "analysis: {latency_margin: 1000}",
+        "analysis.latency_margin: line 6: should be at least 1 and at most 100 (1.10 permits a tenth more)",
+    ),
+    (
+        "analysis: {false_abort: 0.01}",
+        "analysis.false_abort: line 6: should be a percentage such as 1% or 0.5%, not '0.01'",
+    ),
+    (
+        "analysis: {false_abort: 0%}",
+        (
+            "analysis.false_abort: line 6: should be more than 0% and at most 50% "
+            "(analysis: off aborts for nothing)"
+        ),
+    ),
+    (
+        "analysis: {false_abort: 51%}",
+        (
+            "analysis.false_abort: line 6: should be more than 0% and at most 50% "
+            "(analysis: off aborts for nothing)"
+        ),
+    ),
+    ("analysis: {allowance: 100%}", "analysis.allowance: line 6: should be less than 100%"),
+    (
+        "analysis: {max_error_share: 0%}",
+        "analysis.max_error_share: line 6: should be more than 0% and less than 100% (off is no limit)",
+    ),
+    (
+        "analysis: {max_error_share: none}",
+        "analysis.max_error_share: line 6: should be a percentage such as 1% or 0.1%, or off, not 'none'",
+    ),
+    (
+        "analysis: {max_p99: 500}",
+        "analysis.max_p99: line 6: should be a duration such as 500ms or 2s, or off, not '500'",
+    ),
+    ("analysis: {max_p99: 5m}", "analysis.max_p99: line 6: should be between 1ms and 120s (off is no limit)"),
+    (
+        "analysis: {soak: 60}",
+        "analysis.soak: line 6: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '60'",
+    ),
+    (
+        "analysis: {warmup_requests: 1.5}",
+        "analysis.warmup_requests: line 6: should be a whole number such as 20, not '1.5'",
+    ),
+    (
+        "analysis: {warmup_requests: 10000001}",
+        "analysis.warmup_requests: line 6: should be at most 10000000",
+    ),
+    (
+        "analysis: {on_little_evidence: stop}",
+        "analysis.on_little_evidence: line 6: should be go-on, wait or ask, not 'stop'",
     ),
     ("approve: manual", "approve: line 6: is not in this version of Tidegate (remove it)"),
     ("verify: ./smoke", "verify: line 6: is not in this version of Tidegate (remove it)"),
@@ -327,7 +397,7 @@ def test_nothing_of_the_file_is_there() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["migrations", "monitors", "notify", "secrets", "analysis", "runtime"])
+@pytest.mark.parametrize("key", ["migrations", "monitors", "notify", "secrets", "runtime"])
 def test_keys_of_later_versions(key: str) -> None:
     """A key that a later version has is refused as such, not ignored and not called unknown."""
     text = f"{with_services('web: {run: x}')}{key}: x\n"

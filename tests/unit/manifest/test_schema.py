@@ -32,9 +32,12 @@ BEYOND_A_SCHEMA = (
     "should be between 100ms",
     "should be at most 365d",
     "should be at least 1MB",
+    "should be more than 0%",
+    "should be between 1ms",
     "is false, but",
     "NUL",
     "not 'no'",  # YAML readers of editors see false
+    "not 'off'",  # as above
     "'010'",  # YAML readers of editors see a number
     "'1_0'",
 )
