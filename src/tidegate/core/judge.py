@@ -45,6 +45,13 @@ class Counts:
     """In `sequential`'s buckets; None: not measured. May hold fewer requests than `requests`."""
     values: Sample | None = None
     """A business metric, e.g. 1 for each visit that bought; None: not measured."""
+    overdue: int = 0
+    """Requests that became overdue in the tick. They are under way, so they are not among `requests`."""
+
+    @property
+    def decided(self) -> int:
+        """Requests of which it is known whether they were answered in time."""
+        return self.requests + self.overdue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +90,8 @@ class Seen:
 
     requests: int = 0
     errors: int = 0
+    overdue: int = 0
+    """Of the canary at least so many, of the stable release at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +103,7 @@ class Slice:
     age_s: float = 0.0
 
     def with_look(self, canary: Counts, stable: Counts, dt_s: float) -> Slice:
-        if self.canary.requests + self.stable.requests == 0:
+        if self.canary.decided + self.stable.decided == 0:
             return Slice(canary=canary, stable=stable, age_s=dt_s)
         return Slice(
             canary=joined(self.canary, canary),
@@ -110,6 +119,7 @@ def joined(first: Counts, second: Counts) -> Counts:
         errors=first.errors + second.errors,
         latencies=_joined_latencies(first.latencies, second.latencies),
         values=_joined_values(first.values, second.values),
+        overdue=first.overdue + second.overdue,
     )
 
 
@@ -137,6 +147,7 @@ class JudgeState:
     worse: Evidence
     no_worse: Evidence
     slower: Evidence
+    overdue: Evidence
     poorer: Evidence
     over_error_limit: Evidence
     over_latency_limit: Evidence
@@ -157,6 +168,8 @@ class JudgeState:
     """Seconds since we could last look."""
     requests_without_latency: int = 0
     """Of the canary, since the last one with a latency, while the stable release has latencies."""
+    overdue_s: float = 5.0
+    """From when on a request is overdue: fixed before the first look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +207,30 @@ def started(policy: AnalysisPolicy, plan: Plan, past: Histogram) -> JudgeState:
         worse=Evidence.nothing(len(bets.worse.ratios)),
         no_worse=Evidence.nothing(len(bets.no_worse.ratios)),
         slower=Evidence.nothing(len(bets.slower.log_weights)),
+        overdue=Evidence.nothing(len(bets.worse.ratios)),
         poorer=Evidence.nothing(len(bets.poorer.log_weights) if policy.business else 0),
         over_error_limit=Evidence.nothing(next(limits)),
         over_latency_limit=Evidence.nothing(next(limits)),
         stable_latencies=Reference().after(past, dt_s=0.0),
+        overdue_s=_overdue_s(policy, past),
     )
+
+
+#: What a request may take at most before it is overdue, as a multiple of the stable release's slowest.
+_OVERDUE_TIMES: Final = 4.0
+_OVERDUE_PART: Final = 0.999
+_OVERDUE_MIN_S: Final = 1.0
+_OVERDUE_MAX_S: Final = 30.0
+_OVERDUE_UNKNOWN_S: Final = 5.0
+
+
+def _overdue_s(policy: AnalysisPolicy, past: Histogram) -> float:
+    if policy.overdue_s is not None:
+        return policy.overdue_s
+    if not past.cells:
+        return _OVERDUE_UNKNOWN_S
+    slowest_s = sequential.bucket_edge_s(_quantile(past.cells, _OVERDUE_PART))
+    return min(max(_OVERDUE_TIMES * slowest_s, _OVERDUE_MIN_S), _OVERDUE_MAX_S)
 
 
 # --- a look ----------------------------------------------------------------------------------------
@@ -210,17 +242,17 @@ def judged(state: JudgeState, tick: Tick, policy: AnalysisPolicy, dt_s: float) -
         raise ValueError(f"a look cannot come {dt_s} seconds after the one before")
     if tick.canary is None or tick.stable is None:
         return replace(state, blind_s=state.blind_s + dt_s)
-    nothing = tick.canary.requests == 0
+    nothing = tick.canary.decided == 0
     heard = replace(
         state,
         blind_s=0.0,
         silent_s=state.silent_s + dt_s if nothing else 0.0,
         served_s=state.served_s if nothing else state.served_s + dt_s,
     )
-    if nothing and state.waiting.canary.requests == 0:
+    if nothing and state.waiting.canary.decided == 0:
         return _remembering(heard, tick.stable, dt_s)
     waiting = state.waiting.with_look(tick.canary, tick.stable, dt_s)
-    if waiting.canary.requests + waiting.stable.requests < SLICE_REQUESTS:
+    if waiting.canary.decided + waiting.stable.decided < SLICE_REQUESTS:
         return replace(heard, waiting=waiting)
     return _counted(replace(heard, waiting=Slice()), waiting, policy)
 
@@ -241,9 +273,16 @@ def _counted(state: JudgeState, full: Slice, policy: AnalysisPolicy) -> JudgeSta
         stable_requests=stable.requests,
         stable_events=stable.errors,
     )
+    late = PairCounts(
+        canary_requests=canary.decided,
+        canary_events=canary.overdue,
+        stable_requests=stable.decided,
+        stable_events=stable.overdue,
+    )
     after = replace(
         state,
         worse=_added(state, state.worse, bets.worse.gains(counts), full),
+        overdue=_added(state, state.overdue, bets.worse.gains(late), full),
         no_worse=_added(state, state.no_worse, bets.no_worse.gains(counts), full),
         canary=_seen(state.canary, canary),
         stable=_seen(state.stable, stable),
@@ -263,7 +302,11 @@ def _added(state: JudgeState, evidence: Evidence, gains: sequential.Floats, full
 
 
 def _seen(before: Seen, counts: Counts) -> Seen:
-    return Seen(requests=before.requests + counts.requests, errors=before.errors + counts.errors)
+    return Seen(
+        requests=before.requests + counts.requests,
+        errors=before.errors + counts.errors,
+        overdue=before.overdue + counts.overdue,
+    )
 
 
 def _warm(state: JudgeState, policy: AnalysisPolicy) -> bool:
@@ -321,6 +364,7 @@ class Finding(enum.StrEnum):
 
     MORE_ERRORS = "more-errors"
     SLOWER = "slower"
+    OVERDUE = "more-overdue"
     POORER = "business-metric-fell"
     ERROR_LIMIT = "above-error-limit"
     LATENCY_LIMIT = "above-latency-limit"
@@ -337,6 +381,7 @@ class Finding(enum.StrEnum):
 _FOUND: Final = {
     Metric.ERRORS: Finding.MORE_ERRORS,
     Metric.LATENCY: Finding.SLOWER,
+    Metric.OVERDUE: Finding.OVERDUE,
     Metric.BUSINESS: Finding.POORER,
     Metric.ERROR_LIMIT: Finding.ERROR_LIMIT,
     Metric.LATENCY_LIMIT: Finding.LATENCY_LIMIT,
@@ -450,6 +495,7 @@ def _log_value(state: JudgeState, metric: Metric, policy: AnalysisPolicy) -> flo
     pairs: dict[Metric, tuple[Evidence, _Weighted | None]] = {
         Metric.ERRORS: (state.worse, bets.worse),
         Metric.LATENCY: (state.slower, bets.slower),
+        Metric.OVERDUE: (state.overdue, bets.worse),
         Metric.BUSINESS: (state.poorer, bets.poorer),
         Metric.ERROR_LIMIT: (state.over_error_limit, bets.error_limit),
         Metric.LATENCY_LIMIT: (state.over_latency_limit, bets.latency_limit),
@@ -530,9 +576,8 @@ def _share(seen: Seen) -> Share:
 
 def _sentence(found: Verdict, state: JudgeState, policy: AnalysisPolicy) -> str:
     if found.kind is VerdictKind.ABORT:
-        return (
-            f"{_trouble(found, policy)} Evidence {_odds(found.combined)}; {_odds(found.abort_bound)} aborts."
-        )
+        odds = f"Evidence {_odds(found.combined)}; {_odds(found.abort_bound)} aborts."
+        return f"{_trouble(found, state, policy)} {odds}"
     if found.kind is VerdictKind.PROMOTE:
         return (
             f"The canary is shown to be no worse: {_errors(found)}. "
@@ -541,10 +586,15 @@ def _sentence(found: Verdict, state: JudgeState, policy: AnalysisPolicy) -> str:
     return _waiting(found, state)
 
 
-def _trouble(found: Verdict, policy: AnalysisPolicy) -> str:
+def _trouble(found: Verdict, state: JudgeState, policy: AnalysisPolicy) -> str:
     fast, slow = found.stable_latency, found.canary_latency
     if found.metric is Metric.ERRORS:
         return f"The canary fails more requests: {_errors(found)}."
+    if found.metric is Metric.OVERDUE:
+        return (
+            f"The canary leaves requests without an answer: at least {state.canary.overdue} waited for more "
+            f"than {state.overdue_s:.3g} s (stable release: at most {state.stable.overdue})."
+        )
     if found.metric is Metric.ERROR_LIMIT:
         limit = f"the limit of {100 * (policy.max_error_share or 0):.3g} %"
         return f"The canary fails more requests than {limit} permits: {_errors(found)}."

@@ -331,6 +331,20 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What was under way at a look: those that still wait at a later one are overdue."""
+
+    at_s: float
+    """Observed seconds since the analysis began."""
+    processes: tuple[str, ...]
+    """Of the router: two glances can be compared if they are the same."""
+    canary_active: int
+    canary_ended: int
+    """Requests that had ended, ever."""
+    stable_active: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
     """What a canary's traffic has shown so far.
 
@@ -341,6 +355,14 @@ class Analysis:
     judge: JudgeState
     counted: tuple[Traffic, ...] = ()
     """The router's counters up to which requests are in the evidence."""
+    elapsed_s: float = 0.0
+    """Observed seconds since it began."""
+    glances: tuple[Glance, ...] = ()
+    """As far back as a request takes to become overdue, oldest first."""
+    overdue_canary: int = 0
+    """Most requests that were overdue at one time, for certain."""
+    overdue_stable: int = 0
+    """Most that may have been."""
     asked: bool = False
     """The hold time of this stage ended with little evidence, and somebody was asked."""
 

@@ -19,6 +19,7 @@ class Metric(enum.StrEnum):
 
     ERRORS = "errors"
     LATENCY = "latency"
+    OVERDUE = "overdue"
     BUSINESS = "business"
     ERROR_LIMIT = "error-limit"
     LATENCY_LIMIT = "latency-limit"
@@ -40,6 +41,8 @@ class Weights:
     """Most bad releases fail requests, and that hurts most. 85 % delay its finding by 4 %."""
     latency: float = 1.5
     """A slow release shows in every request: 15 % delay its finding by a third, which is few requests."""
+    overdue: float = 0.5
+    """Requests that are not answered are errors too, in the end: this only finds them earlier."""
     business: float = 1.0
     limits: float = 1.0
     """Of each absolute limit."""
@@ -82,6 +85,9 @@ class AnalysisPolicy:
     """…nor those of so many first requests. Errors always count."""
     on_little_evidence: LittleEvidence = LittleEvidence.GO_ON
     """Small apps would never reach 100 % if each stage had to wait for evidence."""
+    overdue_s: float | None = None
+    """A request that has waited for so long is overdue; None: four times what one of a thousand requests to
+    the stable release exceeded before the rollout, but 1 s to 30 s, and 5 s if nothing is known."""
     max_error_share: float | None = None
     """Absolute limit of the canary's share of errors, whatever the stable release does; None: off."""
     max_p99_ms: float | None = None
@@ -123,7 +129,7 @@ def _part(weights: Weights, metric: Metric) -> float:
         return weights.limits
     if metric is Metric.ERRORS:
         return weights.errors
-    return weights.latency if metric is Metric.LATENCY else weights.business
+    return {Metric.LATENCY: weights.latency, Metric.OVERDUE: weights.overdue}.get(metric, weights.business)
 
 
 def _problems(policy: AnalysisPolicy) -> Iterator[str]:
@@ -133,7 +139,7 @@ def _problems(policy: AnalysisPolicy) -> Iterator[str]:
             value = getattr(policy, name)
             if value is not None and not right(value):
                 yield f"{name} must be {words}, not {value}"
-    for name in ("errors", "latency", "business", "limits"):
+    for name in ("errors", "latency", "overdue", "business", "limits"):
         if not 0 < getattr(policy.weights, name) < math.inf:
             yield f"weights.{name} must be above 0"
 
@@ -155,7 +161,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...]] 
         lambda value: 0 <= value < math.inf,
         "0 or more",
     ),
-    (("max_p99_ms",), lambda value: 0 < value < math.inf, "above 0"),
+    (("max_p99_ms", "overdue_s"), lambda value: 0 < value < math.inf, "above 0"),
 )
 
 #: With nothing written.

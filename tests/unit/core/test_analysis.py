@@ -22,7 +22,7 @@ from tests.support.builders import (
     with_instances,
     with_routes,
 )
-from tidegate.core import advance, analysis, requests, strategy
+from tidegate.core import advance, analysis, judge, requests, strategy
 from tidegate.core.judge import Finding, VerdictKind
 from tidegate.core.model import (
     Analysis,
@@ -34,13 +34,20 @@ from tidegate.core.model import (
     Traffic,
 )
 from tidegate.core.policy import AnalysisPolicy, LittleEvidence
+from tidegate.core.sequential import PLAIN, Histogram, bucket_edge_s
 
 #: Requests and errors that the router has counted, per slot.
 Counters = Mapping[int, tuple[int, int]]
 
 
 def answered(
-    seen: Observation, counters: Counters, *, process: str = "1", service: str = "web", slow: Any = ()
+    seen: Observation,
+    counters: Counters,
+    *,
+    process: str = "1",
+    service: str = "web",
+    slow: Any = (),
+    active: Mapping[int, int] | None = None,
 ) -> Observation:
     """What one process of the router has counted; `slow`: latencies of slot 1."""
     assert seen.routes is not None
@@ -52,6 +59,7 @@ def answered(
             requests=count,
             errors=failed,
             latencies=slow if slot == 1 else (),
+            active=(active or {}).get(slot, 0),
         )
         for slot, (count, failed) in counters.items()
     )
@@ -189,6 +197,81 @@ def test_what_cannot_be_compared_is_not_judged(state: EnvironmentState) -> None:
     assert ended.analysis is None
     assert ended.phase not in (Phase.ABORTING, Phase.ABORTED)
     assert analysis.verdict(ended) is None
+
+
+# --- what is never answered ------------------------------------------------------------------------
+
+
+def hanging(
+    state: EnvironmentState,
+    seconds: int,
+    *,
+    waits: Any,
+    answers: int = 0,
+    stable_waits: Any = lambda _: 2,
+) -> EnvironmentState:
+    """So many seconds in which 5 requests a second go to the canary, of which `answers` are answered."""
+    for second in range(1, seconds + 1):
+        counters = {0: (95 * second, 0), 1: (answers * second, 0)}
+        state = look(state, counters, active={0: stable_waits(second), 1: waits(second)}).state
+    return state
+
+
+def test_release_that_never_answers_goes_home_long_before_the_time_out() -> None:
+    """Requests that wait for longer than any should are evidence, though none of them has ended."""
+    before = look(canary(overdue_s=2.0), {0: (0, 0), 1: (0, 0)}).state
+    ended = hanging(before, 7, waits=lambda second: 5 * second).last
+    assert ended is not None
+    assert (ended.phase, ended.reason) == (Phase.ABORTED, Reason.WORSE)
+    assert "at least 5 waited for more than 2 s (stable release: at most 2)" in ended.detail
+
+
+def test_release_that_leaves_some_requests_without_an_answer_is_found_too() -> None:
+    """Four of five are answered; the fifth waits."""
+    before = look(canary(overdue_s=2.0), {0: (0, 0), 1: (0, 0)}).state
+    ended = hanging(before, 30, waits=lambda second: second, answers=4).last
+    assert ended is not None
+    assert ended.reason is Reason.WORSE
+
+
+def test_long_requests_of_both_releases_are_nobodys_fault() -> None:
+    """WebSockets stay open for minutes, on either side in the same part."""
+    before = look(canary(overdue_s=2.0), {0: (0, 0), 1: (0, 0)}).state
+    state = hanging(
+        before, 50, waits=lambda second: second, answers=4, stable_waits=lambda second: 19 * second
+    )
+    assert going(state).phase is Phase.HOLDING
+
+
+def test_busy_release_that_answers_everything_is_not_overdue() -> None:
+    """Others are under way at each look: as many have ended as were under way before."""
+    before = look(canary(overdue_s=2.0), {0: (0, 0), 1: (0, 0)}).state
+    state = hanging(before, 30, waits=lambda _: 4, answers=5)
+    assert evidence(state).overdue_canary == 0
+
+
+def test_processes_of_the_router_that_change_begin_the_waiting_anew() -> None:
+    """What is under way in a process that is gone has ended in a way that nobody has counted."""
+    state = look(canary(overdue_s=2.0), {0: (0, 0), 1: (0, 0)}).state
+    for second in range(1, 20):
+        counters = {0: (95 * second, 0), 1: (0, 0)}
+        state = look(state, counters, active={1: 50}, process=str(second)).state
+    assert evidence(state).overdue_canary == 0
+
+
+@pytest.mark.parametrize(
+    ("past", "overdue_s"),
+    [
+        (Histogram(), 5.0),
+        (Histogram(cells=((10, 900), (136, 98), (141, 2))), 4 * bucket_edge_s(141)),
+        (Histogram(cells=((250, 9),)), 30.0),
+    ],
+    ids=["nothing-known", "four-times-the-slowest", "not-for-ever"],
+)
+def test_overdue_is_measured_by_the_stable_release(past: Histogram, overdue_s: float) -> None:
+    """What is long for one app is usual for another."""
+    started = judge.started(AnalysisPolicy(), PLAIN, past)
+    assert started.overdue_s == pytest.approx(overdue_s, rel=0.01)
 
 
 # --- what follows ----------------------------------------------------------------------------------

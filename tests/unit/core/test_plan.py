@@ -7,6 +7,8 @@ import pytest
 from tests.support.builders import WEB_WITH_API, environment, request, spec, worker
 from tidegate import errors
 from tidegate.core import plan
+from tidegate.core.model import RolloutKind
+from tidegate.core.policy import AnalysisPolicy, LittleEvidence
 from tidegate.core.strategy import SWITCH
 
 WHOLE = spec(*WEB_WITH_API, worker())
@@ -57,3 +59,52 @@ def test_plan_of_a_superseding_request_begins_with_the_abort() -> None:
     )
     with pytest.raises(errors.RefusedError, match="in progress"):
         plan.plan(state, request("r3"))
+
+
+def judging(**policy: object) -> str:
+    """What the plan of a canary says of its analysis."""
+    wanted = spec(analysis=AnalysisPolicy(**policy))  # type: ignore[arg-type]
+    return plan.plan(environment().live("r1").state, request("r2", wanted)).judged
+
+
+def test_plan_says_how_the_canary_is_judged() -> None:
+    """Against whom, how sure one must be of what, and what becomes of little evidence."""
+    assert judging() == (
+        "r2 is judged against r1: it goes back when 100 to 1 says that it fails more than 1.1 times as many "
+        "requests or is more than 10.25 % slower. With little evidence at the end of a stage it goes on."
+    )
+
+
+def test_plan_says_what_was_tuned() -> None:
+    """Limits, other margins, early promotion and the choice at the end of a stage are in the sentence."""
+    said = judging(
+        false_abort=0.001,
+        margin=2.0,
+        latency_margin_buckets=0,
+        max_error_share=0.02,
+        max_p99_ms=1_500.0,
+        promote_early=True,
+        soak_s=90.0,
+        on_little_evidence=LittleEvidence.ASK,
+    )
+    for part in (
+        "1000 to 1",
+        "more than 2 times as many",
+        "more than 0 % slower",
+        "more than 2 % of them",
+        "longer than 1500 ms",
+        "ends after 90 s if it is shown to be no worse",
+        "it pauses and asks",
+    ):
+        assert part in said
+    assert "it waits for more" in judging(on_little_evidence=LittleEvidence.WAIT)
+
+
+def test_plan_says_that_nothing_is_judged() -> None:
+    """Off is said; where there is nothing to compare, nothing is said."""
+    assert judging(enabled=False) == "r2 is not judged by its traffic: the analysis is off."
+    state = environment().live("r2").standby("r1").state
+    assert plan.plan(environment().state, request("r1")).judged == ""
+    assert plan.plan(state, request("r3", strategy=SWITCH)).judged == ""
+    assert plan.plan(state, request("r1", kind=RolloutKind.ROLLBACK)).judged == ""
+    assert plan.plan(state, request("r2")).judged == ""

@@ -15,7 +15,7 @@ DEFAULT = AnalysisPolicy()
 
 def test_with_nothing_written_errors_and_latency_are_judged_and_nothing_ends_early() -> None:
     """The defaults compare two metrics, permit 1 % false aborts, promote nothing early and go on."""
-    assert DEFAULT.metrics == (Metric.ERRORS, Metric.LATENCY)
+    assert DEFAULT.metrics == (Metric.ERRORS, Metric.LATENCY, Metric.OVERDUE)
     assert DEFAULT.abort_bound == pytest.approx(math.log(100))
     assert DEFAULT.promote_bound == pytest.approx(math.log(25))
     assert not DEFAULT.promote_early
@@ -31,7 +31,7 @@ def test_the_parts_of_the_metrics_in_use_are_one_together() -> None:
     ):
         parts = [math.exp(policy.log_weight(metric)) for metric in policy.metrics]
         assert sum(parts) == pytest.approx(1.0)
-    assert len(AnalysisPolicy(business=True, max_error_share=0.05, max_p99_ms=500.0).metrics) == 5
+    assert len(AnalysisPolicy(business=True, max_error_share=0.05, max_p99_ms=500.0).metrics) == 6
 
 
 @pytest.mark.parametrize(
