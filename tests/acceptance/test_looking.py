@@ -25,6 +25,7 @@ ENVIRONMENT = {
 ROLLOUT = {
     "id", "kind", "release", "previous_release", "strategy", "stages", "stage", "phase", "held_s", "paused",
     "exposure_reached_bps", "reason", "detail", "by", "why", "placement", "started_at", "ended_at",
+    "evidence",
 }  # fmt: skip
 PLACEMENT = {"id", "release", "digest", "role", "slot", "exposure_bps", "traffic", "services"}
 TRAFFIC = {"requests", "errors", "requests_per_second", "errors_per_second"}

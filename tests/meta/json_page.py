@@ -5,6 +5,7 @@ Fields and meanings stand in `tidegate.web.schemas` and nowhere else.
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from typing import Final
@@ -43,7 +44,8 @@ def page() -> str:
 
 def _section(answer: type[schemas.Answer]) -> str:
     rows = "\n".join(_row(name, field) for name, field in answer.model_fields.items())
-    return f"## {answer.__name__}\n\n{answer.__doc__}\n\n| field | is | meaning |\n|---|---|---|\n{rows}\n"
+    meaning = inspect.getdoc(answer)
+    return f"## {answer.__name__}\n\n{meaning}\n\n| field | is | meaning |\n|---|---|---|\n{rows}\n"
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -298,6 +298,7 @@ def _add_rollouts(app: FastAPI, context: Context) -> None:
             no_op=planned.no_op,
             flip=planned.flip,
             steps=list(planned.steps),
+            judged=planned.judged,
         )
 
 

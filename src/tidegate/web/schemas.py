@@ -84,6 +84,46 @@ class Stage(Answer):
     hold_s: float | None = Field(description="None: until promoted.")
 
 
+class Compared(Answer):
+    """What one of the two releases answered while both were compared."""
+
+    requests: int = Field(description="Users' requests that are in the evidence.")
+    errors: int = Field(description="Of them: answers 5xx.")
+    share: float = Field(description="Share of errors, 0 to 1; 0 if there was no request.")
+    low: float = Field(description="Of its 95 % interval, for people: nothing is decided by it.")
+    high: float = Field(description="The same.")
+    p50_ms: float | None = Field(
+        description="Median time to the first byte of late, in steps of 5 %; None: not measured."
+    )
+    p99_ms: float | None = Field(description="Its 99th percentile; None: not measured.")
+
+
+class MetricEvidence(Answer):
+    """What one metric says against a canary."""
+
+    metric: str = Field(
+        description="E.g. `errors`, `latency`, or a limit: `error-limit`, `latency-limit`."
+    )
+    log_evidence: float = Field(description="Its part of `combined`, as a natural logarithm.")
+
+
+class Evidence(Answer):
+    """What the traffic has shown of a canary. Logarithms are natural: `exp(combined)` to 1 are the odds."""
+
+    verdict: str = Field(description="`abort`, `promote` (shown to be no worse) or `continue`.")
+    finding: str = Field(description="Why, as a stable word, e.g. `more-errors`, `gathering-evidence`.")
+    metric: str | None = Field(description="To blame for an abort.")
+    sentence: str = Field(description="The same for people.")
+    combined: float = Field(description="Log evidence of harm, all metrics together…")
+    abort_bound: float = Field(description="…which aborts from here.")
+    no_worse: float = Field(description="Log evidence that the canary fails no more requests…")
+    promote_bound: float = Field(description="…which is enough from here.")
+    metrics: list[MetricEvidence] = Field(description="What each metric adds to `combined`.")
+    canary: Compared = Field(description="The incoming release.")
+    stable: Compared = Field(description="The live release, in the same time.")
+    waits: bool = Field(description="The stage's hold time is over, and more evidence is waited for.")
+
+
 class Rollout(Answer):
     """Putting one release into one environment."""
 
@@ -105,6 +145,11 @@ class Rollout(Answer):
     placement: int | None = Field(description="Id of the instances that it is about; None: not placed yet.")
     started_at: float | None = Field(default=None, description="Unix seconds.")
     ended_at: float | None = Field(default=None, description="Unix seconds; None: in progress.")
+    evidence: Evidence | None = Field(
+        default=None,
+        description="What a canary's traffic shows, or had shown when the rollout ended; None: nobody was "
+        "exposed, or there was nothing to compare with.",
+    )
 
 
 class Environment(Answer):
@@ -197,6 +242,7 @@ class Plan(Answer):
     no_op: bool = Field(description="It is live already, with the same configuration.")
     flip: bool = Field(description="Its instances are warm: nothing has to start.")
     steps: list[str] = Field(description="In order, for people.")
+    judged: str = Field(default="", description="How the canary will be judged; empty: it is no canary.")
 
 
 class Event(Answer):

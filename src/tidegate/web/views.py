@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate import errors, ports
-from tidegate.core import model, placements, routing
+from tidegate.core import analysis, judge, model, placements, routing
 from tidegate.engine import loop, traffic
 from tidegate.web import schemas
 
@@ -164,6 +164,42 @@ def rollout(value: model.Rollout) -> schemas.Rollout:
         why=value.request.why,
         placement=value.placement,
         started_at=value.request.at or None,
+        evidence=_evidence(value),
+    )
+
+
+def _evidence(value: model.Rollout) -> schemas.Evidence | None:
+    found = analysis.verdict(value)
+    if found is None:
+        return None
+    return schemas.Evidence(
+        verdict=found.kind.value,
+        finding=found.finding.value,
+        metric=found.metric.value if found.metric else None,
+        sentence=found.sentence,
+        combined=found.combined,
+        abort_bound=found.abort_bound,
+        no_worse=found.no_worse,
+        promote_bound=found.promote_bound,
+        metrics=[
+            schemas.MetricEvidence(metric=part.metric.value, log_evidence=part.log_evidence)
+            for part in found.evidence
+        ],
+        canary=_compared(found.canary, found.canary_latency),
+        stable=_compared(found.stable, found.stable_latency),
+        waits=analysis.waits_for_evidence(value),
+    )
+
+
+def _compared(seen: judge.Share, latency: judge.Latency | None) -> schemas.Compared:
+    return schemas.Compared(
+        requests=seen.requests,
+        errors=seen.errors,
+        share=seen.value,
+        low=seen.low,
+        high=seen.high,
+        p50_ms=latency.p50_ms if latency else None,
+        p99_ms=latency.p99_ms if latency else None,
     )
 
 
