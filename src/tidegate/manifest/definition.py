@@ -222,6 +222,13 @@ class AnalysisSection(Section):
         "500ms",
         default="off",
     )
+    overdue: scalars.Overdue = _key(
+        "A request that has waited for so long without an answer is overdue; that the canary has more of "
+        "them counts against it before they time out. `auto`: four times what one of a thousand requests "
+        "exceeded before the rollout, but 1 s to 30 s.",
+        "10s",
+        default="auto",
+    )
     promote_early: scalars.Flag = _key(
         "Whether a stage ends before its time when the canary is shown to be no worse. Leaks and nightly "
         "jobs need time, not requests: therefore only if you say so.",

@@ -212,4 +212,5 @@ def _analysis(everywhere: AnalysisSection, here: AnalysisSection) -> AnalysisPol
         on_little_evidence=section.on_little_evidence,
         max_error_share=section.max_error_share,
         max_p99_ms=section.max_p99,
+        overdue_s=section.overdue,
     )

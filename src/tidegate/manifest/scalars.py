@@ -282,6 +282,17 @@ def _ratio(value: Any) -> float:
     return float(_exact_ratio(value))
 
 
+def _overdue(value: Any) -> float | None:
+    """Seconds; None: from what the live release needed before the rollout."""
+    wanted = "a duration such as 5s or 1m, or auto"
+    if text_of(value, wanted) == "auto":
+        return None
+    seconds = _seconds(value, wanted)
+    if not CHECK_S_MIN <= seconds <= DAY_S:
+        raise Mistake("should be between 100ms and 1d")
+    return seconds
+
+
 def _exact_ratio(value: Any) -> Decimal:
     text = text_of(value, "a ratio such as 1.10")
     if re.fullmatch(_FINE_SHARE_PATTERN, text, re.ASCII):
@@ -322,6 +333,9 @@ Chance = Annotated[float, *_kind(_chance, _FINE_SHARE_SCHEMA)]
 SmallShare = Annotated[float, *_kind(_small_share, _FINE_SHARE_SCHEMA)]
 ShareLimit = Annotated[float | None, *_kind(_share_limit, {"anyOf": [_FINE_SHARE_SCHEMA, _OFF_SCHEMA]})]
 LatencyLimit = Annotated[float | None, *_kind(_latency_limit, {"anyOf": [_DURATION_SCHEMA, _OFF_SCHEMA]})]
+Overdue = Annotated[
+    float | None, *_kind(_overdue, {"type": "string", "pattern": rf"^auto$|{_DURATION_PATTERN}"})
+]
 Ratio = Annotated[float, *_kind(_ratio, _RATIO_SCHEMA)]
 LatencySteps = Annotated[int, *_kind(_latency_steps, _RATIO_SCHEMA)]
 Requests = Annotated[int, *_kind(_requests, {"type": "integer", "minimum": 0, "maximum": LIMIT_MAX})]

@@ -47,6 +47,7 @@ def test_everything_written() -> None:
           latency_margin: 1.5
           max_error_share: 2.5%
           max_p99: 1.5s
+          overdue: 20s
           promote_early: true
           soak: 3m
           on_little_evidence: wait
@@ -62,6 +63,7 @@ def test_everything_written() -> None:
         latency_margin_buckets=9,
         max_error_share=0.025,
         max_p99_ms=1_500.0,
+        overdue_s=20.0,
         promote_early=True,
         soak_s=180.0,
         on_little_evidence=LittleEvidence.WAIT,
@@ -129,6 +131,7 @@ KEYS = st.sampled_from(
         "latency_margin",
         "max_error_share",
         "max_p99",
+        "overdue",
         "promote_early",
         "soak",
         "on_little_evidence",

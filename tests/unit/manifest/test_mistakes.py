@@ -261,6 +261,11 @@ IN_ENVIRONMENT = [
     ),
     ("analysis: {max_p99: 5m}", "analysis.max_p99: line 6: should be between 1ms and 120s (off is no limit)"),
     (
+        "analysis: {overdue: never}",
+        "analysis.overdue: line 6: should be a duration such as 5s or 1m, or auto, not 'never'",
+    ),
+    ("analysis: {overdue: 0s}", "analysis.overdue: line 6: should be between 100ms and 1d"),
+    (
         "analysis: {soak: 60}",
         "analysis.soak: line 6: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '60'",
     ),
