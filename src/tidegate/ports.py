@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from tidegate.core import model
+from tidegate.core import model, series
+from tidegate.core.replay import Replay
+from tidegate.core.sequential import Counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,3 +188,81 @@ class Store(Protocol):
         self, lease: Lease, key: model.EnvironmentKey, services: tuple[str, ...], available: tuple[int, ...]
     ) -> tuple[model.Link, ...]:
         """A port per service and slot, the same at every call. Raises RefusedError when none is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceCounts:
+    """What one instance of the live release answered: `(tick, count)`, ticks of `TICK_S` since 1970."""
+
+    service: str
+    instance: int
+    requests: Counted
+    errors: Counted
+
+
+#: Length of a tick of `InstanceCounts`.
+TICK_S: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """The newest replay of an environment's own last day."""
+
+    at: float
+    """Unix seconds at which it ended."""
+    replay: Replay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What was seen of one environment since the last time that something was recorded."""
+
+    key: model.EnvironmentKey
+    marks: tuple[model.Traffic, ...] = ()
+    """Counters of the router that have grown: they cover the rows."""
+    ended: tuple[str, ...] = ()
+    """Processes of the router whose counters will not be seen again."""
+    rows: tuple[series.Row, ...] = ()
+    """Of seconds."""
+    points: tuple[tuple[int, series.Point], ...] = ()
+    """Each with its rollout."""
+    instances: tuple[InstanceCounts, ...] = ()
+
+
+class Series(Protocol):
+    """What was answered, second by second. May be lost at any time: no decision rests on it alone.
+
+    Seconds are kept for an hour, minutes for a week, hours for 400 days, the points of an environment's last
+    500 rollouts, instances for a day. Every call raises StorageError or StoreError when the series cannot
+    be used; it may work again later.
+    """
+
+    def marks(self, key: model.EnvironmentKey) -> tuple[model.Traffic, ...] | None:
+        """The router's counters that the rows cover, by process, service, slot; None: never recorded."""
+
+    def add(self, recorded: tuple[Recorded, ...]) -> None:
+        """Add all of it, or nothing.
+
+        Each row to its second, its minute and its hour; each point to its rollout, and to the point of the
+        same second if there is one; counts of instances to theirs.
+        """
+
+    def rows(
+        self, key: model.EnvironmentKey, *, since: int, until: int, step_s: int, limit: int = 20_000
+    ) -> tuple[series.Row, ...]:
+        """From `since`, before `until`, of seconds (1), minutes (60) or hours (3600), oldest first."""
+
+    def points(self, key: model.EnvironmentKey, rollout: int) -> tuple[series.Point, ...]:
+        """Oldest first, at most `core.series.POINTS_MAX`."""
+
+    def instances(self, key: model.EnvironmentKey, *, since: int, until: int) -> tuple[InstanceCounts, ...]:
+        """Counts of the ticks that begin from `since` on and before `until`, by service and instance."""
+
+    def keep_noise(self, key: model.EnvironmentKey, noise: Noise) -> None:
+        """Replace what is known of its noise."""
+
+    def noise(self, key: model.EnvironmentKey) -> Noise | None:
+        """As kept last."""
+
+    def forget(self, now: float) -> None:
+        """Remove what is too old at this Unix second."""

@@ -15,7 +15,7 @@ from typing import Final
 from tidegate import errors
 from tidegate.store import files
 
-_PRIMARY_CODE: Final = 0xFF  # an extended code says more in its upper bits
+PRIMARY_CODE: Final = 0xFF  # an extended code says more in its upper bits
 
 _NO_ROOM: Final = frozenset(
     {
@@ -81,7 +81,7 @@ def translated(path: Path, ballast: files.Ballast | None = None) -> Iterator[Non
 def is_full(error: sqlite3.Error) -> bool:
     """Whether there was no room for what was to be written."""
     code = getattr(error, "sqlite_errorcode", 0)
-    return code in _NO_ROOM or code & _PRIMARY_CODE == sqlite3.SQLITE_FULL
+    return code in _NO_ROOM or code & PRIMARY_CODE == sqlite3.SQLITE_FULL
 
 
 def _full(path: Path, *, released: bool) -> errors.StorageError:
@@ -93,7 +93,7 @@ def _full(path: Path, *, released: bool) -> errors.StorageError:
 
 
 def _failure(path: Path, error: sqlite3.Error) -> errors.TidegateError:
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
     if code not in _FAILURES:
         return errors.StoreError(f"SQLite refused: {error}. Nothing was changed.")
     kind, message, hint = _FAILURES[code]
