@@ -6,6 +6,10 @@
     never_ready         its health check answers 503
     exit_at_start       it prints two lines and ends with this status
     crash_on_request    it ends in the middle of every request of a user
+    crash_after_s       each instance ends so many seconds after its start, again and again
+    fail_share          this share of users' requests is answered 500, spread as evenly as can be
+    slow_s              users' requests take so many seconds longer
+    hang                users' requests are never answered, while its health check is fine
 
 Files in the app's data folder steer instances that run: `die.r2` ends every instance of r2 at once and as
 long as it is there, `sick.r2` lets their health check fail. In `journal` there, each instance says when it
@@ -24,7 +28,7 @@ from typing import Any, Final
 PYTHON: Final = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or sys.executable
 
 PROGRAM: Final = '''
-import asyncio, base64, hashlib, json, os, signal, sys
+import asyncio, base64, hashlib, json, os, random, signal, sys
 from pathlib import Path
 
 RELEASE, DATA = os.environ["TIDEGATE_RELEASE"], Path(os.environ["TIDEGATE_DATA"])
@@ -42,7 +46,23 @@ def stop(*_):
     os._exit(0)
 
 
+failed = random.random()  # two instances do not fail in step
+
+
+def fails():
+    global failed
+    failed += CONDUCT.get("fail_share", 0)
+    if failed < 1:
+        return False
+    failed -= 1
+    return True
+
+
 async def mortal():
+    if "crash_after_s" in CONDUCT:
+        await asyncio.sleep(CONDUCT["crash_after_s"])
+        print("Traceback: about to fail after a while", flush=True)
+        os._exit(8)
     while True:
         if (DATA / f"die.{RELEASE}").exists():
             print("I was told to die", flush=True)
@@ -68,6 +88,11 @@ async def answer(method, path, body):
     if CONDUCT.get("crash_on_request"):
         print("Traceback: about to fail under traffic", flush=True)
         os._exit(7)
+    if CONDUCT.get("hang"):
+        await asyncio.Event().wait()
+    await asyncio.sleep(CONDUCT.get("slow_s", 0))
+    if fails():
+        return "500 Failed", {}, {}
     if path == "/env":
         return "200 OK", {}, dict(os.environ)
     if path.startswith("/say/"):

@@ -5,7 +5,9 @@
     assert not users.failures
 
 Every second user keeps a connection alive, the others open one for each request, as simple clients do. Users
-keep the cookies that were set. Invariants: nothing is sent twice, and whatever goes wrong after a request was
+keep the cookies that were set; those who are `returning` bring that of an earlier visit, so that one can say
+who is exposed. The rate is steady: who has waited for an answer thinks that much less, and who waits for ever
+is one of many. Invariants: nothing is sent twice, and whatever goes wrong after a request was
 begun is a failure, also where a browser would silently try again; only a connection that was closed while it
 was idle is not.
 """
@@ -13,6 +15,7 @@ was idle is not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 import threading
@@ -21,6 +24,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from tests.support import buckets
 
 _RELEASE = re.compile(rb"\r\nX-Release: (r[0-9]+)", re.IGNORECASE)
 _API_RELEASE = re.compile(rb"\r\nX-Api-Release: (r[0-9]+)", re.IGNORECASE)
@@ -47,6 +52,7 @@ class _User:
     port: int
     path: str
     host: str
+    timeout_s: float
     cookie: bytes = b""
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -54,12 +60,12 @@ class _User:
         sent_at_s = time.monotonic()
         head, failure = b"", ""
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(self.timeout_s):
                 head = await self._exchange()
             status = head.split(b" ", 2)[1]
             failure = "" if status == b"200" else f"answered {status.decode()}"
         except TimeoutError:
-            failure = "no answer in 15 s"
+            failure = f"no answer in {self.timeout_s:g} s"
         except (OSError, EOFError, IndexError, ValueError) as error:
             failure = f"{type(error).__name__}: {error}"
         if failure or self.number % 2:
@@ -97,6 +103,14 @@ class _User:
         self.streams = None
 
 
+async def _is_set_before(due_s: float, stop: asyncio.Event) -> bool:
+    """Wait until then; at once when it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, due_s - time.monotonic())):
+            return await stop.wait()
+    return False
+
+
 async def _read_body(reader: asyncio.StreamReader, head: bytes) -> None:
     """The whole body, by its length or in chunks; EOFError when it ends too early."""
     length = _LENGTH.search(head)
@@ -114,15 +128,21 @@ def _found(pattern: re.Pattern[bytes], head: bytes) -> str:
     return match.group(1).decode() if match else ""
 
 
+def _name(number: int) -> str:
+    return f"user-{number}"
+
+
 @dataclass
 class Users:
-    """The background load: `count` users, each with a pause of `think_s` between requests."""
+    """The background load: `count` users, each with a request every `think_s`; late ones do not catch up."""
 
     port: int
     path: str = "/"
     host: str = "localhost"
     count: int = 20
     think_s: float = 0.15
+    timeout_s: float = 15.0
+    returning: bool = False
     asked: list[Asked] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -140,22 +160,34 @@ class Users:
             self._thread.join()
 
     async def _everybody(self) -> None:
+        stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._pass_on(stop))
             for number in range(self.count):
-                user = _User(number, self.port, self.path, self.host)
-                group.create_task(self._one(user, self.think_s * number / self.count))
+                user = _User(number, self.port, self.path, self.host, self.timeout_s)
+                user.cookie = f"tidegate_user={_name(number)}".encode() if self.returning else b""
+                group.create_task(self._one(user, self.think_s * number / self.count, stop))
 
-    async def _one(self, user: _User, first_s: float) -> None:
-        await asyncio.sleep(first_s)
-        while not self._stop.is_set():
+    async def _pass_on(self, stop: asyncio.Event) -> None:
+        """From the test's event to the loop's."""
+        await asyncio.to_thread(self._stop.wait)
+        stop.set()
+
+    async def _one(self, user: _User, first_s: float, stop: asyncio.Event) -> None:
+        due_s = time.monotonic() + first_s
+        while not await _is_set_before(due_s, stop):
             self.asked.append(await user.ask())
-            await asyncio.sleep(self.think_s)
+            due_s = max(due_s + self.think_s, time.monotonic())
         user.hang_up()
 
     @property
     def failures(self) -> list[Asked]:
         """Requests that somebody noticed."""
         return [one for one in self.asked if one.failure]
+
+    def exposed(self, salt: str, exposure_bps: int) -> set[int]:
+        """Which of the returning users a canary is given to."""
+        return {n for n in range(self.count) if buckets.bucket(salt, _name(n)) < exposure_bps}
 
     def summary(self) -> str:
         """Counts for people: requests, failures by kind, answers by release."""
