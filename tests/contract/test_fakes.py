@@ -177,6 +177,21 @@ def test_answers_are_counted_as_a_router_counts_them() -> None:
     assert (again.processes, {one.requests for one in again.traffic}) == (("4",), {0})
 
 
+def test_answers_are_shared_out_among_servers() -> None:
+    """Servers answer in turn; a request that was left without an answer is none of theirs."""
+    router = fakes.FakeRouter()
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    router.apply(conformance.table(harness), key="")
+    number = len(router.candidates(KEY, "web", 0))
+    assert number > 0
+    router.answered(KEY, "web", 0, requests=3 * number + 2, errors=2, unanswered=1)
+    seen = [each for each in router.observe(KEY).servers if (each.service, each.slot) == ("web", 0)]
+    assert sum(each.requests for each in seen) == 3 * number + 1
+    assert sum(each.errors for each in seen) == 2
+    router.reload()
+    assert sum(each.requests for each in router.observe(KEY).servers) == 0, "a new process counts from zero"
+
+
 @pytest.mark.parametrize(
     ("errors_", "latencies", "unanswered"), [(3, (), 0), (0, ((5, 3),), 0), (0, (), 3), (-1, (), 0)]
 )

@@ -610,6 +610,10 @@ class ServerStatus:
     """Administrative state: takes new connections."""
     sessions: int | None = 0
     """Connections now, those in processes of before a reload included; None: unknown."""
+    requests: int = 0
+    """Answered since the newest process of the router started, by that process."""
+    errors: int = 0
+    """Of them: 5xx. A request without an answer is the router's own error, and no server's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,9 @@ class LiveServer:
     checked: bool
     """Its last check passed."""
     sessions: int
+    requests: int = 0
+    """Answered since the process started."""
+    errors: int = 0
 
     @property
     def ready(self) -> bool:
@@ -118,7 +121,7 @@ def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
     prefix = config.owner_prefix(key)
     info, variable, *maps, servers, statistics = answers
     rows = [row for row in _rows(statistics) if row["pxname"].startswith(prefix)]
-    sessions = {(row["pxname"], row["svname"]): _number(row["scur"]) for row in rows if row["type"] == "2"}
+    counted = {(row["pxname"], row["svname"]): row for row in rows if row["type"] == "2"}
     return Look(
         generation=generation(info),
         fingerprint=variable_value(config.structure_variable(key), variable),
@@ -126,7 +129,7 @@ def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
             name: tuple(entry for entry in map_entries(text) if config.owned(name, prefix, entry))
             for name, text in zip(config.MAPS, maps, strict=True)
         },
-        servers=_servers(servers, prefix, sessions),
+        servers=_servers(servers, prefix, counted),
         counts={row["pxname"]: _count(row) for row in rows if row["type"] == "1"},
     )
 
@@ -172,7 +175,9 @@ def streams(answer: str) -> tuple[Stream, ...]:
     return tuple(found)
 
 
-def _servers(answer: str, prefix: str, sessions: dict[tuple[str, str], int]) -> tuple[LiveServer, ...]:
+def _servers(
+    answer: str, prefix: str, counted: dict[tuple[str, str], dict[str, str]]
+) -> tuple[LiveServer, ...]:
     version, _, rest = answer.partition("\n")
     heading, *lines = rest.split("\n")
     columns = heading.removeprefix("# ").split()
@@ -185,15 +190,16 @@ def _servers(answer: str, prefix: str, sessions: dict[tuple[str, str], int]) -> 
             raise garbled(line)
         row = dict(zip(columns, values, strict=True))
         if row["be_name"].startswith(prefix):
-            servers.append(_server(row, sessions))
+            servers.append(_server(row, counted))
     return tuple(servers)
 
 
-def _server(row: dict[str, str], sessions: dict[tuple[str, str], int]) -> LiveServer:
+def _server(row: dict[str, str], counted: dict[tuple[str, str], dict[str, str]]) -> LiveServer:
     admin = _number(row["srv_admin_state"])
     path = (row["be_name"], row["srv_name"])
-    if path not in sessions:
+    if path not in counted:
         raise RouterError(f"HAProxy's answers contradict each other about the server {'/'.join(path)}.")
+    count = _count(counted[path])
     return LiveServer(
         backend=path[0],
         name=path[1],
@@ -204,7 +210,9 @@ def _server(row: dict[str, str], sessions: dict[tuple[str, str], int]) -> LiveSe
         drain=bool(admin & _DRAIN),
         weight=_number(row["srv_uweight"]),
         checked=_number(row["srv_check_result"]) in _PASSED,
-        sessions=sessions[path],
+        sessions=count.active,
+        requests=sum(count.classes) + count.other,
+        errors=count.classes[-1],
     )
 
 

@@ -362,6 +362,8 @@ def _server_statuses(
                 up=here and one.running and one.ready,
                 ready=here and one.ready,
                 sessions=None if unseen else elsewhere.get(path, 0) + (one.sessions if here else 0),
+                requests=one.requests if here else 0,
+                errors=one.errors if here else 0,
             )
         )
     return tuple(statuses)

@@ -28,6 +28,8 @@ class _Server:
     up: bool
     reachable: bool
     changed_at: float
+    requests: int = 0
+    errors: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -201,6 +203,8 @@ class FakeRouter:
             raise ValueError(f"No router counts this: {added}")
         before = {(one.service, one.slot): one for one in _counted(held)}
         held.counts[service, slot] = _sum(before[service, slot], added)
+        _share_out(held, added)
+        self._statuses.pop(environment, None)
 
     def open_session(
         self, environment: model.EnvironmentKey, server: ServerKey, *, seconds: float
@@ -337,6 +341,8 @@ class FakeRouter:
                 up=each.up,
                 ready=each.server.ready,
                 sessions=self._session_count(environment, name),
+                requests=each.requests,
+                errors=each.errors,
             )
             for name, each in (sorted(held.servers.items()) if held else ())
         )
@@ -373,6 +379,19 @@ def _counted(held: _Running) -> tuple[model.Traffic, ...]:
         for service in sorted({backend.service for backend in held.table.backends})
         for slot in range(model.SLOTS)
     )
+
+
+def _share_out(held: _Running, added: model.Traffic) -> None:
+    """Servers that take requests answer in turn, the first one first; what nobody answered is no server's."""
+    takers = [
+        each
+        for name, each in sorted(held.servers.items())
+        if name[:2] == (added.service, added.slot) and each.up and each.server.ready
+    ]
+    answered = added.requests - added.unanswered
+    for turn, each in enumerate(takers):
+        each.requests += len(range(turn, answered, len(takers)))
+        each.errors += len(range(turn, min(added.errors, answered), len(takers)))
 
 
 def _possible(added: model.Traffic) -> bool:

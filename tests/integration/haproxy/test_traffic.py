@@ -304,3 +304,15 @@ def test_slow_clients_do_not_hold_up_others(world: World, blue: WebApp) -> None:
 
 def _sessions(world: World, app: WebApp) -> int | None:
     return next(one.sessions for one in world.router.observe(KEY).servers if one.port == app.port)
+
+
+def test_instances_are_counted_apart(world: World, blue: WebApp, green: WebApp) -> None:
+    """Each server has its own answers and errors; a request that none answered is no server's."""
+    world.apply(world.table(backend(0, [blue, green])))
+    for path in ("/", "/status/500", "/reset", "/status/404") * 4:
+        ask(world.port, HOST, path)
+    answered = {one.port: one for one in world.router.observe(KEY).servers}
+    for app in (blue, green):
+        failed, fine = app.requests["/status/500"], app.requests["/"] + app.requests["/status/404"]
+        assert (answered[app.port].requests, answered[app.port].errors) == (failed + fine, failed)
+    assert sum(one.requests for one in answered.values()) == 12

@@ -28,7 +28,7 @@ SERVERS = (
 )
 STATISTICS = (
     "# pxname,svname,scur,bin,bout,econ,type,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other\n"
-    "shop.test.web.0,p1-0,4,0,0,0,2,0,0,0,0,0,0\n"
+    "shop.test.web.0,p1-0,4,0,0,0,2,0,5,0,0,3,1\n"
     "shop.test.web.0,BACKEND,4,70,80,9,1,1,2,3,4,5,6\n"
     "other.test.web.0,p1-0,1,0,0,0,2,0,0,0,0,0,0"
 )
@@ -43,6 +43,7 @@ def test_whole_answers_are_read() -> None:
     assert [(one.path, one.port, one.ready, one.running, one.sessions) for one in look.servers] == [
         ("shop.test.web.0/p1-0", 9001, True, True, 4)
     ]
+    assert [(one.requests, one.errors) for one in look.servers] == [(9, 3)]
     assert look.counts == {
         "shop.test.web.0": readback.Count(
             classes=(1, 2, 3, 4, 5), other=6, connect_failures=9, bytes_in=70, bytes_out=80, active=4
