@@ -25,7 +25,7 @@ def judged(text: str, environment: str = "production") -> AnalysisPolicy:
     return found.analysis
 
 
-def written(key: str, value: object) -> AnalysisPolicy:
+def tuned(key: str, value: object) -> AnalysisPolicy:
     """The policy with one key at the top of the file."""
     return judged(f"{SERVICE}analysis: {{{key}: {value}}}\n")
 
@@ -104,7 +104,7 @@ def test_a_default_that_is_written_wins() -> None:
 @given(st.decimals(min_value=1, max_value=100, places=3))
 def test_latency_margin_covers_what_was_written(ratio: object) -> None:
     """The steps of the histogram are the fewest that reach the ratio: never stricter than as written."""
-    steps = written("latency_margin", ratio).latency_margin_buckets
+    steps = tuned("latency_margin", ratio).latency_margin_buckets
     assert sequential.BUCKET_RATIO**steps >= float(str(ratio)) * (1 - 1e-12)
     assert steps == 0 or sequential.BUCKET_RATIO ** (steps - 1) < float(str(ratio))
 
@@ -113,7 +113,7 @@ def test_latency_limit_can_be_exceeded() -> None:
     """The largest limit that may be written still has a bucket beyond it, where requests count as slower."""
     refused = mistakes(f"{SERVICE}analysis: {{max_p99: 365d}}\n")
     longest = refused[0].split(" and ")[1].split(" ")[0]
-    limit_ms = written("max_p99", longest).max_p99_ms
+    limit_ms = tuned("max_p99", longest).max_p99_ms
     assert limit_ms is not None
     assert sequential.bucket_edge_s(sequential.BUCKETS - 1) * 1000 >= limit_ms
 
@@ -153,6 +153,88 @@ def test_a_value_is_refused_in_words_or_makes_a_policy(keys: dict[str, str]) -> 
         assert set(refused) <= {f"analysis.{key}" for key in keys}
     else:
         assert math.isfinite(found.abort_bound)
+
+
+IN_ANALYSIS = [
+    ("analysis: maybe", "analysis: line 6: should be on, off, or keys such as margin: below it, not 'maybe'"),
+    ("analysis: [off]", "analysis: line 6: should be on, off, or keys such as margin: below it, not a list"),
+    ("analysis: {margn: 1.2}", "analysis.margn: line 6: there is no such key (did you mean margin?)"),
+    (
+        "analysis: {enabled: off}",
+        "analysis.enabled: line 6: should be true or false, not 'off' (did you mean false?)",
+    ),
+    (
+        "analysis: {margin: 20%}",
+        "analysis.margin: line 6: should be a ratio such as 1.10, not '20%' (did you mean 1.2?)",
+    ),
+    (
+        "analysis: {margin: 0.9}",
+        "analysis.margin: line 6: should be at least 1 and at most 100 (1.10 permits a tenth more)",
+    ),
+    (
+        "analysis: {latency_margin: 1000}",
+        "analysis.latency_margin: line 6: should be at least 1 and at most 100 (1.10 permits a tenth more)",
+    ),
+    (
+        "analysis: {false_abort: 0.01}",
+        "analysis.false_abort: line 6: should be a percentage such as 1% or 0.5%, not '0.01'",
+    ),
+    (
+        "analysis: {false_abort: 0%}",
+        (
+            "analysis.false_abort: line 6: should be more than 0% and at most 50% "
+            "(analysis: off aborts for nothing)"
+        ),
+    ),
+    (
+        "analysis: {false_abort: 51%}",
+        (
+            "analysis.false_abort: line 6: should be more than 0% and at most 50% "
+            "(analysis: off aborts for nothing)"
+        ),
+    ),
+    ("analysis: {allowance: 100%}", "analysis.allowance: line 6: should be less than 100%"),
+    (
+        "analysis: {max_error_share: 0%}",
+        "analysis.max_error_share: line 6: should be more than 0% and less than 100% (off is no limit)",
+    ),
+    (
+        "analysis: {max_error_share: none}",
+        "analysis.max_error_share: line 6: should be a percentage such as 1% or 0.1%, or off, not 'none'",
+    ),
+    (
+        "analysis: {max_p99: 500}",
+        "analysis.max_p99: line 6: should be a duration such as 500ms or 2s, or off, not '500'",
+    ),
+    ("analysis: {max_p99: 5m}", "analysis.max_p99: line 6: should be between 1ms and 120s (off is no limit)"),
+    (
+        "analysis: {overdue: never}",
+        "analysis.overdue: line 6: should be a duration such as 5s or 1m, or auto, not 'never'",
+    ),
+    ("analysis: {overdue: 0s}", "analysis.overdue: line 6: should be between 100ms and 1d"),
+    (
+        "analysis: {soak: 60}",
+        "analysis.soak: line 6: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '60'",
+    ),
+    (
+        "analysis: {warmup_requests: 1.5}",
+        "analysis.warmup_requests: line 6: should be a whole number such as 20, not '1.5'",
+    ),
+    (
+        "analysis: {warmup_requests: 10000001}",
+        "analysis.warmup_requests: line 6: should be at most 10000000",
+    ),
+    (
+        "analysis: {on_little_evidence: stop}",
+        "analysis.on_little_evidence: line 6: should be go-on, wait or ask, not 'stop'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "expected"), IN_ANALYSIS, ids=[written for written, _ in IN_ANALYSIS])
+def test_mistake_in_the_analysis(written: str, expected: str) -> None:
+    """One wrong value gives exactly one line, in the words of the file."""
+    assert mistakes(with_environments(f"test: {{{written}}}")) == [f"environments.test.{expected}"]
 
 
 def test_every_mistake_at_once() -> None:

@@ -11,6 +11,7 @@ import yaml
 from tests.meta import manifest_page
 from tests.unit.manifest.schema_check import accepts
 from tests.unit.manifest.support import mistakes, with_environments, with_services
+from tests.unit.manifest.test_analysis import IN_ANALYSIS
 from tests.unit.manifest.test_mistakes import IN_ENVIRONMENT, IN_SERVICE
 from tidegate import manifest
 
@@ -74,7 +75,10 @@ MISTAKES = {
         written: (with_services(f"web: {{{written} }}\napi: {{run: x}}"), line)
         for written, line in IN_SERVICE
     },
-    **{written: (with_environments(f"test: {{{written}}}"), line) for written, line in IN_ENVIRONMENT},
+    **{
+        written: (with_environments(f"test: {{{written}}}"), line)
+        for written, line in (*IN_ENVIRONMENT, *IN_ANALYSIS)
+    },
 }
 VISIBLE = {
     written: text
