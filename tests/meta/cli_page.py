@@ -37,7 +37,8 @@ ANSWERS: Final = {
     "events": "list of [Event](json.md#event); with `--follow` one per line",
     "releases": "list of [Release](json.md#release)",
     "show": '`{"release", "rollouts"}`: a [Release](json.md#release) and a list of '
-    "[Rollout](json.md#rollout), each with its `environment`",
+    "[Rollout](json.md#rollout), each with its `environment`; the newest canary of each environment has its "
+    "`points`, a list of [Point](json.md#point)",
     "logs": "one [LogLine](json.md#logline) per line",
     "preview": "[Preview](json.md#preview)",
     "doctor": "list of [Finding](json.md#finding)",

@@ -1,4 +1,4 @@
-"""The picture of a rollout in progress: stages, exposure, instances, requests and errors per release.
+"""The picture of a rollout in progress: stages, exposure, evidence, instances, requests and errors.
 
 In a terminal it is redrawn in place; elsewhere each decision is one line. Hides how often it looks.
 """
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate import client, errors
+from tidegate.cli import evidence
 from tidegate.cli.common import plain, safe
 from tidegate.client import Json
 
@@ -155,6 +156,7 @@ def picture(environment: Json) -> Group:
     rollout = environment["rollout"]
     if rollout:
         lines.append(_stages(environment, rollout))
+        lines += evidence.lines(rollout)
     if environment["placements"]:
         lines.append(_placements(environment))
     lines += [Text(f"! {plain(failure)}", style="red") for failure in environment["failures"]]

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tidegate import client, errors
-from tidegate.cli import live
+from tidegate.cli import charts, evidence, live
 from tidegate.cli.common import Tide, command, environment_argument, release_number, safe
 from tidegate.cli.release import log_text
 from tidegate.client import Json
@@ -34,6 +34,9 @@ def status(tide: Tide, environment: str | None, watch: bool) -> None:  # noqa: F
             return
         found = connection.environment(place)
     tide.out.print(live.picture(found))
+    compared = evidence.comparison(found["rollout"]) if found["rollout"] else None
+    if compared is not None:
+        tide.out.print(compared)
     if found["hosts"]:
         names = ", ".join("every host" if host == "*" else host for host in found["hosts"])
         tide.out.print(f"answers to {safe(names)}, at {safe(found['url'])}", soft_wrap=True)
@@ -99,7 +102,7 @@ def history(tide: Tide, environment: str | None, limit: int) -> None:
     with tide.connected() as connection:
         rollouts = connection.history(tide.place(environment, connection), limit=limit)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-    for column in ("#", "when", "what", "release", "from", "by", "outcome", "why"):
+    for column in ("#", "when", "what", "release", "from", "by", "outcome", "traffic", "why"):
         table.add_column(column)
     for rollout in rollouts:
         outcome = f"{rollout['phase']}: {rollout['reason']}"
@@ -111,6 +114,7 @@ def history(tide: Tide, environment: str | None, limit: int) -> None:
             f"r{rollout['previous_release']}" if rollout["previous_release"] else "",
             safe(rollout["by"]),
             safe(f"{outcome} {rollout['detail']}".strip()),
+            safe(evidence.short(rollout)),
             safe(rollout["why"]),
         )
     tide.out.print(table if rollouts else "No rollout yet.")
@@ -182,7 +186,10 @@ def releases(tide: Tide, limit: int) -> None:
 @click.argument("release", metavar="rN", callback=release_number)
 @command
 def show(tide: Tide, release: int) -> None:
-    """One release: what it is made of, and every rollout of it."""
+    """One release: what it is made of, and every rollout of it.
+
+    Of each, what its traffic showed; and of the newest one in each environment, how that came about.
+    """
     with tide.connected() as connection:
         app = _app(tide, connection)
         found = connection.release(app, release)
@@ -197,11 +204,28 @@ def show(tide: Tide, release: int) -> None:
     source = safe(found["revision"]) or "an unknown revision"
     tide.out.print(f"made {when(found['created_at'])} by {safe(found['created_by'])} from {source}")
     for rollout in rollouts:
-        tide.out.print(
-            f"{rollout['environment']}  #{rollout['id']}  {when(rollout['started_at'])}  {rollout['kind']}  "
-            f"{rollout['phase']}: {rollout['reason']} {safe(rollout['detail'])}"
-        )
+        shown(tide.out, rollout)
     tide.print_json({"release": found, "rollouts": rollouts})
+
+
+def newest_judged(rollouts: list[Json]) -> list[Json]:
+    """The newest canary of each environment; they come newest first."""
+    judged = [rollout for rollout in rollouts if rollout.get("evidence") is not None]
+    return list({rollout["environment"]: rollout for rollout in reversed(judged)}.values())
+
+
+def shown(out: Console, rollout: Json) -> None:
+    """A rollout in a line, what its traffic showed, and its charts if its points were asked for."""
+    out.print(
+        f"{rollout['environment']}  #{rollout['id']}  {when(rollout['started_at'])}  {rollout['kind']}  "
+        f"{rollout['phase']}: {rollout['reason']} {safe(rollout['detail'])}"
+    )
+    found = evidence.found(rollout)
+    if found and found != rollout["detail"]:
+        out.print(safe(found), soft_wrap=not out.is_terminal)
+    width = out.width if out.is_terminal else charts.WIDTH
+    for line in charts.drawn(rollout.get("points", ()), rollout, width=width):
+        out.print(line)
 
 
 def _app(tide: Tide, connection: client.Client) -> str:

@@ -156,10 +156,14 @@ def _newest(accepted: Json) -> int:
 
 def explain_abort(connection: client.Client, place: client.Place, rollout: Json, out: Console) -> None:
     """Why it ended, who is served by what now, and the last output of the instances that failed."""
-    out.print(
-        f"[red]Rollout #{rollout['id']} of r{rollout['release']} was aborted[/red] "
-        f"({rollout['reason']}): {safe(rollout['detail'])}"
+    aborted = (
+        f"[red]Rollout #{rollout['id']} of r{rollout['release']} was aborted[/red] ({rollout['reason']})"
     )
+    if rollout["reason"] == "worse":
+        out.print(f"[bold]{safe(rollout['detail'])}[/bold]")
+        out.print(f"{aborted}.")
+    else:
+        out.print(f"{aborted}: {safe(rollout['detail'])}")
     previous = rollout["previous_release"]
     reached = rollout["exposure_reached_bps"] / 100
     out.print(f"Everybody is served by r{previous}." if previous else "No release is live.")
@@ -278,6 +282,8 @@ def plan(tide: Tide, environment: str | None, release: int | None, supersede: bo
         tide.out.print(f"r{release} is live already: nothing to do.")
     for number, step in enumerate(planned["steps"], 1):
         tide.out.print(f"{number:>2}. {safe(step)}")
+    if planned.get("judged"):
+        tide.out.print(safe(planned["judged"]))
     tide.print_json(planned)
 
 

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from tests.support import builders
+from tests.support import builders, canaries
 from tidegate import ports
 from tidegate.core import judge, sequential
-from tidegate.core.model import Analysis, Phase, Rollout
-from tidegate.core.policy import AnalysisPolicy, LittleEvidence
-from tidegate.core.sequential import Histogram
+from tidegate.core.model import Phase, Rollout
+from tidegate.core.policy import LittleEvidence
 from tidegate.web import schemas, views
-
-
-def counts(requests: int, errors: int, latency_s: float) -> judge.Counts:
-    """What one release answered in a second, all in the same time."""
-    cells = ((sequential.bucket(latency_s), requests),)
-    return judge.Counts(requests=requests, errors=errors, latencies=Histogram(cells=cells))
-
-
-def judged(
-    *, canary: tuple[int, int], stable: tuple[int, int], seconds: int = 30, held_s: float = 0.0, **policy: Any
-) -> Rollout:
-    """A canary in its first stage after so many seconds with these requests and errors in each."""
-    wanted = builders.spec(analysis=AnalysisPolicy(**policy))
-    rollout = builders.going(builders.environment().live("r1", wanted).incoming("r2", wanted).state)
-    state = judge.started(wanted.analysis, rollout.request.plan, Histogram())
-    tick = judge.Tick(canary=counts(*canary, 0.020), stable=counts(*stable, 0.010))
-    for _ in range(seconds):
-        state = judge.judged(state, tick, wanted.analysis, 1.0)
-    return replace(rollout, analysis=Analysis(judge=state), held_s=held_s)
 
 
 def evidence(rollout: Rollout) -> schemas.Evidence:
@@ -50,7 +29,7 @@ def test_nothing_to_compare_has_no_evidence() -> None:
 
 def test_evidence_is_what_the_judge_says() -> None:
     """The numbers are those of the verdict on which the rollout's fate rests, not others of the API's own."""
-    rollout = judged(canary=(10, 0), stable=(190, 0))
+    rollout = canaries.judged(canary=(10, 0), stable=(190, 0))
     assert rollout.analysis is not None
     verdict = judge.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
     found = evidence(rollout)
@@ -58,31 +37,30 @@ def test_evidence_is_what_the_judge_says() -> None:
     assert found.sentence == verdict.sentence
     assert (found.combined, found.abort_bound) == (verdict.combined, verdict.abort_bound)
     assert (found.no_worse, found.promote_bound) == (verdict.no_worse, verdict.promote_bound)
-    assert sequential.log_sum(tuple(part.log_evidence for part in found.metrics)) == pytest.approx(
-        found.combined
-    )
+    parts = tuple(part.log_evidence for part in found.metrics)
+    assert sequential.log_sum(parts) == pytest.approx(found.combined)
 
 
 def test_both_releases_are_described() -> None:
     """Requests, errors, the share with its interval, and how fast both were."""
-    found = evidence(judged(canary=(10, 1), stable=(190, 1), seconds=3))
+    found = evidence(canaries.judged(canary=(10, 1), stable=(190, 1), seconds=3))
     canary, stable = found.canary, found.stable
     assert (canary.requests, canary.errors, canary.share) == (30, 3, 0.1)
     assert 0 < canary.low < canary.share < canary.high < 1
     assert (stable.requests, stable.errors) == (570, 3)
     assert stable.p50_ms is not None
-    assert stable.p50_ms <= 10.0 < stable.p50_ms * sequential.BUCKET_RATIO
+    assert stable.p50_ms <= 1000 * canaries.STABLE_S < stable.p50_ms * sequential.BUCKET_RATIO
 
 
 def test_latencies_of_the_warm_up_are_not_there() -> None:
     """Before the canary is warm its latencies are unknown, not zero."""
-    found = evidence(judged(canary=(10, 0), stable=(190, 0), seconds=1))
+    found = evidence(canaries.judged(canary=(10, 0), stable=(190, 0), seconds=1))
     assert (found.canary.p50_ms, found.canary.p99_ms) == (None, None)
 
 
 def test_a_bad_canary_is_blamed_for_what_it_does() -> None:
     """The verdict names the metric, and the evidence stands above the bound."""
-    found = evidence(judged(canary=(10, 5), stable=(190, 0), seconds=5))
+    found = evidence(canaries.judged(canary=(10, 5), stable=(190, 0), seconds=5))
     assert (found.verdict, found.finding, found.metric) == ("abort", "more-errors", "errors")
     assert found.combined >= found.abort_bound
 
@@ -90,13 +68,15 @@ def test_a_bad_canary_is_blamed_for_what_it_does() -> None:
 @pytest.mark.parametrize(("held_s", "waits"), [(5.0, False), (10.0, True)])
 def test_waiting_for_evidence_is_said(held_s: float, waits: bool) -> None:
     """When the hold time is over and the policy wants more evidence, that is what is waited for."""
-    rollout = judged(canary=(1, 0), stable=(19, 0), held_s=held_s, on_little_evidence=LittleEvidence.WAIT)
+    rollout = canaries.judged(
+        canary=(1, 0), stable=(19, 0), held_s=held_s, on_little_evidence=LittleEvidence.WAIT
+    )
     assert evidence(rollout).waits is waits
 
 
 def test_a_rollout_of_the_history_keeps_its_evidence() -> None:
     """What was found is still there when the rollout has ended."""
-    going = judged(canary=(10, 5), stable=(190, 0), seconds=5)
+    going = canaries.judged(canary=(10, 5), stable=(190, 0), seconds=5)
     ended = replace(going, phase=Phase.ABORTED)
     record = ports.RolloutRecord(key=builders.KEY, rollout=ended, started_at=1.0, ended_at=2.0)
     assert views.recorded(record).evidence == evidence(going)

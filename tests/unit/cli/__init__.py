@@ -1,0 +1,1 @@
+"""What `tide` prints."""
