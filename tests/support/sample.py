@@ -6,7 +6,7 @@
     never_ready         its health check answers 503
     exit_at_start       it prints two lines and ends with this status
     crash_on_request    it ends in the middle of every request of a user
-    crash_after_s       each instance ends so many seconds after its start, again and again
+    crash_after_s       each instance ends so many seconds after its start, or up to half as many more
     fail_share          this share of users' requests is answered 500, spread as evenly as can be
     slow_s              users' requests take so many seconds longer
     hang                users' requests are never answered, while its health check is fine
@@ -60,7 +60,7 @@ def fails():
 
 async def mortal():
     if "crash_after_s" in CONDUCT:
-        await asyncio.sleep(CONDUCT["crash_after_s"])
+        await asyncio.sleep(CONDUCT["crash_after_s"] * random.uniform(1, 1.5))
         print("Traceback: about to fail after a while", flush=True)
         os._exit(8)
     while True:
