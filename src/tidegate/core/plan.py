@@ -113,7 +113,7 @@ def _judged(state: EnvironmentState, request: RolloutRequest) -> str:
 def _harm(policy: AnalysisPolicy) -> list[str]:
     slower_pct = 100 * (sequential.BUCKET_RATIO**policy.latency_margin_buckets - 1)
     found = [
-        f"fails more than {policy.margin:g} times as many requests",
+        f"fails or leaves unanswered more than {policy.margin:g} times as many requests",
         f"is more than {slower_pct:.4g} % slower",
     ]
     if policy.max_error_share is not None:

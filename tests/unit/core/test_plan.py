@@ -70,9 +70,9 @@ def judging(**policy: object) -> str:
 def test_plan_says_how_the_canary_is_judged() -> None:
     """Against whom, how sure one must be of what, and what becomes of little evidence."""
     assert judging() == (
-        "r2 is judged against r1: it goes back when the evidence that it fails more than 1.1 times as many "
-        "requests or is more than 10.25 % slower reaches 100 to 1. With little evidence at the end of a "
-        "stage it goes on."
+        "r2 is judged against r1: it goes back when the evidence that it fails or leaves unanswered more "
+        "than 1.1 times as many requests or is more than 10.25 % slower reaches 100 to 1. With little "
+        "evidence at the end of a stage it goes on."
     )
 
 
