@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tidegate import ports
-from tidegate.core import advance, lifecycle, model, placements, reconcile, routing
+from tidegate.core import advance, analysis, lifecycle, model, placements, reconcile, routing
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import EnvironmentState, Observation, Phase, Role, Rollout
 from tidegate.engine import execute, loop
@@ -226,6 +226,41 @@ def _deadline_counts_while_paused() -> list[Patch]:
     return [(advance, "_advance_rollout", advance_rollout)]
 
 
+def _marks_forgotten() -> list[Patch]:
+    original = analysis.watched
+
+    def watched(state: EnvironmentState, rollout: Rollout, *rest: Any) -> Any:
+        after = original(state, rollout, *rest)
+        if after is None or rollout.analysis is None:
+            return after
+        return replace(after, counted=rollout.analysis.counted)
+
+    return [(analysis, "watched", watched)]
+
+
+def _evidence_per_stage() -> list[Patch]:
+    original = advance.go_to_stage
+
+    def go_to_stage(state: EnvironmentState, rollout: Rollout, stage: int, *rest: Any) -> Any:
+        outcome = original(state, rollout, stage, *rest)
+        anew = replace(outcome.state.rollout, analysis=None) if outcome.state.rollout else None
+        return replace(outcome, state=replace(outcome.state, rollout=anew))
+
+    return [(advance, "go_to_stage", go_to_stage)]
+
+
+def _verdict_ignored() -> list[Patch]:
+    """Ignored by the decision; the checker has the function itself."""
+    return [(advance, "analysis", _Ignorant)]
+
+
+class _Ignorant:
+    """The module, but nothing is ever found."""
+
+    watched = staticmethod(analysis.watched)
+    verdict = staticmethod(lambda rollout: None)
+
+
 # --- the way home --------------------------------------------------------------------------------------
 
 
@@ -367,6 +402,9 @@ MUTANTS: Final = (
     Mutant(name="starts-out-of-order", patches=_starts_out_of_order),
     Mutant(name="crash-limit-ignored", patches=_crash_limit_ignored, profile="loops"),
     Mutant(name="deadline-counts-while-paused", patches=_deadline_counts_while_paused, profile="buttons"),
+    Mutant(name="marks-forgotten", patches=_marks_forgotten, caught_by=("COUNTED-TWICE",)),
+    Mutant(name="evidence-per-stage", patches=_evidence_per_stage, caught_by=("NOT-COUNTED",)),
+    Mutant(name="verdict-ignored", patches=_verdict_ignored, caught_by=("VERDICT-IGNORED",)),
     Mutant(name="no-fence-at-abort", patches=_no_fence_at_abort, profile="late"),
     Mutant(name="abort-leaves-at-once", patches=_abort_leaves_at_once, profile="late"),
     Mutant(

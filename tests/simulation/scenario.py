@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tidegate.core import model, strategy
@@ -25,6 +25,8 @@ class Character:
     name: str
     behaviour: fakes.Behaviour
     crashes_per_s_of_traffic: float = 0.0
+    errors: float = 0.0
+    """Share of requests that it answers with an error."""
     good: bool = True
 
 
@@ -148,6 +150,13 @@ def release(number: int, of: App, rng: random.Random, *, bad: bool) -> Release:
         keep_warm_s=rng.choice((0.0, 8.0, 25.0)),
     )
     return Release(number=number, spec=spec, character=character(rng, bad=bad))
+
+
+def failing(one: Release, rng: random.Random) -> Release:
+    """The same, but some or all of its answers are errors."""
+    share = rng.choice((0.02, 0.3, 1.0))
+    worse = replace(one.character, name=f"{one.character.name}, fails {share:.0%}", errors=share, good=False)
+    return replace(one, character=worse)
 
 
 def request(

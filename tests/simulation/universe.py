@@ -13,6 +13,7 @@ from functools import partial
 from tests.simulation import profiles, scenario
 from tests.simulation.checkers.base import Violation
 from tests.simulation.checkers.effects import EffectChecker
+from tests.simulation.checkers.evidence import EvidenceChecker
 from tests.simulation.checkers.exposure import ExposureChecker, bucket
 from tests.simulation.checkers.quiescence import QuiescenceChecker, unsettled
 from tests.simulation.checkers.records import RecordChecker
@@ -25,9 +26,18 @@ from tidegate import errors
 from tidegate.core import model, requests
 from tidegate.core.model import Phase, RolloutKind
 
-CHECKERS = (TrafficChecker, EffectChecker, ExposureChecker, RecordChecker, QuiescenceChecker)
+CHECKERS = (
+    TrafficChecker,
+    EffectChecker,
+    ExposureChecker,
+    EvidenceChecker,
+    RecordChecker,
+    QuiescenceChecker,
+)
 CHAOS_S = 110
 QUIET_MAX_S = 420
+#: Requests of users per second and environment.
+REQUESTS_PER_S = 40
 #: A session begins with this probability per second and slot.
 SESSION_RATE = 0.3
 
@@ -62,6 +72,8 @@ class Universe:
         self.control = ControlPlane(self.world, self.fates, self.store)
         self.world.checkers = [checker(self.world) for checker in CHECKERS]
         self.app = scenario.app(self.world.rng)
+        #: Of their own, so that more or fewer requests leave everything else as it is.
+        self._users = random.Random(f"users/{seed}")
         self._number = 0
         self._requests: list[model.RolloutRequest] = []
         self._press_count = 0
@@ -224,6 +236,8 @@ class Universe:
         self._number += 1
         bad = self._number > 1 and self.world.rng.random() < self.faults.bad_release
         release = scenario.release(self._number, self.app, self.world.rng, bad=bad)
+        if self._number > 1 and self._users.random() < self.faults.bad_release / 2:
+            release = scenario.failing(release, self._users)
         self.world.releases[release.digest] = release
         self.world.runtime.behaviours[release.digest] = release.character.behaviour
         self.world.note(f"release {release.number} is {release.character.name}")
@@ -277,11 +291,34 @@ class Universe:
             route = world.router.route(key)
             if route is None:
                 continue
+            self._ask(key, route)
             exposed = sum(1 for user in range(24) if bucket(route.salt, user) < route.exposure_bps)
             if route.stable is not None and exposed < 24:
                 self._requests_to(key, route.stable)
             if route.canary is not None and exposed:
                 self._requests_to(key, route.canary)
+
+    def _ask(self, key: model.EnvironmentKey, route: model.Route) -> None:
+        """What users ask for in a second, and what they are answered."""
+        world, share = self.world, route.exposure_bps / model.FULL_EXPOSURE if route.canary is not None else 0
+        if world.router.down:
+            return
+        to_canary = sum(self._users.random() < share for _ in range(REQUESTS_PER_S))
+        for slot, requests_to in ((route.canary, to_canary), (route.stable, REQUESTS_PER_S - to_canary)):
+            if slot is None or not requests_to:
+                continue
+            failing = self._failing(key, slot)
+            failed = sum(self._users.random() < failing for _ in range(requests_to))
+            world.answer(key, slot, requests_to, failed)
+
+    def _failing(self, key: model.EnvironmentKey, slot: int) -> float:
+        """Share of requests that fail: all, if no instance is there to answer."""
+        servers = [server for _, server in self.world.router.candidates(key, "web", slot)]
+        owners = [self.world.runtime.owner(server.port) for server in servers]
+        answering = [owner[0] for owner in owners if owner and owner[2] is model.InstanceState.RUNNING]
+        if not answering:
+            return 1.0
+        return self.world.character(self.world.runtime.group(answering[0]).digest).errors
 
     def _requests_to(self, key: model.EnvironmentKey, slot: int) -> None:
         world, rng = self.world, self.world.rng

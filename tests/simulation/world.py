@@ -7,7 +7,7 @@ lands is shown to the checkers first. Nothing here decides which fault happens: 
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -60,6 +60,11 @@ class World:
         #: When the machine was suspended, and for how long: looks under way are older by that.
         self.naps: list[tuple[float, float]] = []
         self.restored = False
+        #: Users' requests per environment and slot that were answered, and that failed.
+        self.served: defaultdict[tuple[model.EnvironmentKey, int], tuple[int, int]] = defaultdict(
+            lambda: (0, 0)
+        )
+        self.router_restarts = 0
         self.stopped_servers: set[tuple[model.EnvironmentKey, str]] = set()
         self.stop_before_step = ""
         self.releases: dict[str, scenario.Release] = {}
@@ -276,7 +281,14 @@ class World:
             self.router.start()
             self._after_restart()
 
+    def answer(self, key: model.EnvironmentKey, slot: int, requests: int, failed: int) -> None:
+        """Users were answered."""
+        self.router.answered(key, "web", slot, requests=requests, errors=failed)
+        before = self.served[key, slot]
+        self.served[key, slot] = (before[0] + requests, before[1] + failed)
+
     def _after_restart(self) -> None:
+        self.router_restarts += 1
         for key in self.keys:
             self._routed(key, None)
 

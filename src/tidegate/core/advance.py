@@ -175,11 +175,10 @@ def begin(state: EnvironmentState, request: RolloutRequest) -> Outcome:
 
 
 def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
+    state = _with_analysis(state, observed, dt_s).state
     rollout = state.rollout
     if rollout is None:
         return Outcome(state=state)
-    rollout = replace(rollout, analysis=analysis.watched(state, rollout, observed.routes, dt_s))
-    state = replace(state, rollout=rollout)
     if rollout.paused and rollout.phase is not Phase.ABORTING:
         return _abort_if_unfit(state, rollout, observed, dt_s)
     rollout = replace(rollout, phase_s=rollout.phase_s + dt_s)
@@ -199,6 +198,14 @@ def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float
         Phase.FINISHING: _finishing,
     }
     return unfit.then(lambda s: steps[current.phase](s, current, observed, dt_s))
+
+
+def _with_analysis(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
+    """With what this look shows of the canary's traffic; begun before the first user can be exposed."""
+    if state.rollout is None:
+        return Outcome(state=state)
+    so_far = analysis.watched(state, state.rollout, observed.routes, dt_s)
+    return Outcome(state=replace(state, rollout=replace(state.rollout, analysis=so_far)))
 
 
 def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> Outcome:
@@ -254,7 +261,8 @@ def _starting(state: EnvironmentState, rollout: Rollout, observed: Observation, 
     if incoming is None or observed.groups is None or observed.routes is None:
         return Outcome(state=state)
     if placements.ready_to_serve(incoming, observed):
-        return go_to_stage(state, rollout, 0, Reason.READY, "all instances are ready")
+        exposed = go_to_stage(state, rollout, 0, Reason.READY, "all instances are ready")
+        return exposed.then(lambda s: _with_analysis(s, observed, 0.0))
     ready = placements.ready_services(incoming, observed.groups)
     if ready > rollout.ready_services:
         rollout = replace(rollout, ready_services=ready, phase_s=0.0)
