@@ -21,6 +21,7 @@ from rich.text import Text
 
 from tidegate.cli import evidence
 from tidegate.client import Json
+from tidegate.core import words
 
 LEVELS: Final = " ▁▂▃▄▅▆▇█"
 #: What a screen shows that nobody has made wider, and what a pipe gets.
@@ -161,7 +162,7 @@ def _rows(scene: Scene, names: tuple[str, str]) -> Iterator[Row]:
     yield Row(
         label="evidence",
         heights=tuple(value / bound for value in scene.last("combined")),
-        said=f"{evidence.odds(scene.points[-1]['combined'])} of {math.exp(bound):.0f}",
+        said=f"{words.odds(scene.points[-1]['combined'])} of {math.exp(bound):.0f}",
         style=HARM,
     )
 
@@ -195,7 +196,7 @@ def _shares(scene: Scene) -> tuple[_Side, _Side]:
         pairs = zip(errors, requests, strict=True)
         shares = tuple(failed / count if count else None for failed, count in pairs)
         total = sum(point[name]["errors"] for point in scene.points)
-        return shares, f"up to {evidence.percent(max((s or 0.0) for s in shares))}, {total} in all"
+        return shares, f"up to {words.percent(max((s or 0.0) for s in shares))}, {total} in all"
 
     return side("canary"), side("stable")
 

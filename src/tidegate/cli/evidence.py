@@ -9,7 +9,6 @@ Neighbours: `live` and `look` show it, `charts` draws how it came about.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from rich.progress_bar import ProgressBar
@@ -18,26 +17,13 @@ from rich.text import Text
 
 from tidegate.cli.common import plain
 from tidegate.client import Json
+from tidegate.core import words
 
 #: Leaves room for the longest odds in 80 columns.
 BAR_WIDTH: Final = 24
-#: More than this says no more to anybody.
-ODDS_MAX: Final = 1_000_000
-_ROUND_ODDS: Final = 9.5  # from here on fractions say no more either
-_ODDS_MIN: Final = 0.01
 _ALARMING: Final = 0.5  # of the way to the bound, in nats: odds of 10 to 1 where 100 to 1 abort
 
 _ENDED: Final = ("succeeded", "aborted")
-
-
-def odds(log_evidence: float) -> str:
-    """Log evidence as a bet, e.g. `312 to 1`."""
-    if log_evidence > math.log(ODDS_MAX):
-        return f"more than {ODDS_MAX} to 1"
-    found = math.exp(log_evidence)
-    if found < _ODDS_MIN:
-        return f"less than {_ODDS_MIN:g} to 1"
-    return f"{found:.0f} to 1" if found > _ROUND_ODDS else f"{found:.2g} to 1"
 
 
 def lines(rollout: Json) -> list[Text | Table]:
@@ -60,17 +46,17 @@ def _bars(evidence: Json) -> Table:
     harm = evidence["combined"] / evidence["abort_bound"]
     style = "red" if harm >= 1 else "yellow" if harm >= _ALARMING else "cyan"
     bounds = (
-        ("harm", harm, style, evidence["combined"], f"{odds(evidence['abort_bound'])} aborts"),
+        ("harm", harm, style, evidence["combined"], f"{words.odds(evidence['abort_bound'])} aborts"),
         (
             "no worse",
             evidence["no_worse"] / evidence["promote_bound"],
             "green",
             evidence["no_worse"],
-            f"{odds(evidence['promote_bound'])} is enough",
+            f"{words.odds(evidence['promote_bound'])} is enough",
         ),
     )
     for name, part, colour, reached, bound in bounds:
-        table.add_row(name, _bar(part, colour), f"{odds(reached)}, {bound}")
+        table.add_row(name, _bar(part, colour), f"{words.odds(reached)}, {bound}")
     return table
 
 
@@ -98,17 +84,12 @@ def comparison(rollout: Json) -> Table | None:
             f"r{release} {side}",
             str(seen["requests"]),
             Text(str(seen["errors"]), style="red" if seen["errors"] else ""),
-            percent(seen["share"]),
-            f"{100 * seen['low']:.2g} to {percent(seen['high'])}",
+            words.percent(seen["share"]),
+            words.interval(seen["low"], seen["high"]),
             milliseconds(seen["p50_ms"]),
             milliseconds(seen["p99_ms"]),
         )
     return table
-
-
-def percent(share: float) -> str:
-    """With two digits that say something."""
-    return f"{100 * share:.2g} %"
 
 
 def milliseconds(value: float | None) -> str:
@@ -128,7 +109,7 @@ def found(rollout: Json) -> str:
         return "The canary had no request that could be compared: nothing is known of it."
     return (
         f"Nothing was found against it: {canary['errors']} of {canary['requests']} requests failed. "
-        f"Evidence of harm {odds(evidence['combined'])}; {odds(evidence['abort_bound'])} aborts."
+        f"Evidence of harm {words.odds(evidence['combined'])}; {words.odds(evidence['abort_bound'])} aborts."
     )
 
 
@@ -146,7 +127,7 @@ def short(rollout: Json) -> str:
         return ""
     requests = f"{evidence['canary']['requests']} requests"
     if evidence["verdict"] == "abort":
-        return f"{evidence['metric']}: {odds(evidence['combined'])}, {requests}"
+        return f"{evidence['metric']}: {words.odds(evidence['combined'])}, {requests}"
     if evidence["verdict"] == "promote":
-        return f"no worse: {odds(evidence['no_worse'])}, {requests}"
+        return f"no worse: {words.odds(evidence['no_worse'])}, {requests}"
     return f"nothing found, {requests}"

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Protocol
 
-from tidegate.core import sequential
+from tidegate.core import sequential, words
 from tidegate.core.policy import AnalysisPolicy, LittleEvidence, Metric
 from tidegate.core.sequential import Evidence, Histogram, PairCounts, Plan, Reference, Sample
 
@@ -576,12 +576,12 @@ def _share(seen: Seen) -> Share:
 
 def _sentence(found: Verdict, state: JudgeState, policy: AnalysisPolicy) -> str:
     if found.kind is VerdictKind.ABORT:
-        odds = f"Evidence {_odds(found.combined)}; {_odds(found.abort_bound)} aborts."
+        odds = f"Evidence {words.odds(found.combined)}; {words.odds(found.abort_bound)} aborts."
         return f"{_trouble(found, state, policy)} {odds}"
     if found.kind is VerdictKind.PROMOTE:
         return (
             f"The canary is shown to be no worse: {_errors(found)}. "
-            f"Evidence {_odds(found.no_worse)}; {_odds(found.promote_bound)} is enough."
+            f"Evidence {words.odds(found.no_worse)}; {words.odds(found.promote_bound)} is enough."
         )
     return _waiting(found, state)
 
@@ -617,19 +617,8 @@ def _errors(found: Verdict) -> str:
 def _fails(share: Share) -> str:
     if share.requests == 0:
         return "no requests"
-    between = f"{100 * share.low:.2g} to {100 * share.high:.2g} %"
-    return f"{share.errors} of {share.requests} failed, {100 * share.value:.2g} % ({between})"
-
-
-#: More than this says no more to anybody.
-_ODDS_MAX: Final = 1_000_000
-_ROUND_ODDS: Final = 9.5  # from here on fractions say no more either
-
-
-def _odds(log_evidence: float) -> str:
-    odds = math.exp(min(log_evidence, math.log(_ODDS_MAX)))
-    more = "more than " if log_evidence > math.log(_ODDS_MAX) else ""
-    return f"{more}{odds:.0f} to 1" if odds > _ROUND_ODDS else f"{odds:.2g} to 1"
+    between = words.interval(share.low, share.high)
+    return f"{share.errors} of {share.requests} failed, {words.percent(share.value)} ({between})"
 
 
 def _waiting(found: Verdict, state: JudgeState) -> str:
@@ -645,6 +634,6 @@ def _waiting(found: Verdict, state: JudgeState) -> str:
         Finding.LATENCY_SILENT: "The canary's latencies are not reported any more.",
     }.get(
         found.finding,
-        f"Nothing found so far: {_errors(found)}. Evidence of harm {_odds(found.combined)}, "
-        f"{_odds(found.abort_bound)} aborts.",
+        f"Nothing found so far: {_errors(found)}. Evidence of harm {words.odds(found.combined)}, "
+        f"{words.odds(found.abort_bound)} aborts.",
     )

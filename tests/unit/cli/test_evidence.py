@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from tests.support import builders, canaries
 from tests.unit.cli.support import printed
 from tidegate.cli import evidence, live
+from tidegate.core import words
 from tidegate.core.model import Phase, Reason
 from tidegate.core.policy import LittleEvidence
 
@@ -23,23 +23,6 @@ def bars(rollout: Any) -> tuple[int, int]:
     lines = printed(*evidence.lines(canaries.as_json(rollout)))
     harm, no_worse = (line.count("━") + line.count("╸") for line in lines[:2])
     return harm, no_worse
-
-
-@pytest.mark.parametrize(
-    ("log_evidence", "said"),
-    [
-        (0.0, "1 to 1"),
-        (math.log(3.14), "3.1 to 1"),
-        (math.log(312.4), "312 to 1"),
-        (math.log(0.02), "0.02 to 1"),
-        (-50.0, "less than 0.01 to 1"),
-        (50.0, "more than 1000000 to 1"),
-        (5_000.0, "more than 1000000 to 1"),
-    ],
-)
-def test_odds_are_a_bet_in_words(log_evidence: float, said: str) -> None:
-    """Nats become odds, with as many digits as say something."""
-    assert evidence.odds(log_evidence) == said
 
 
 def test_nothing_to_compare_shows_nothing() -> None:
@@ -99,7 +82,7 @@ def test_both_releases_stand_side_by_side() -> None:
     for side, name, line in zip(("canary", "stable"), ("r2", "r1"), lines[1:], strict=True):
         seen = rollout["evidence"][side]
         assert line.split()[:4] == [name, side, str(seen["requests"]), str(seen["errors"])]
-        assert evidence.percent(seen["share"]) in line
+        assert words.percent(seen["share"]) in line
 
 
 def test_everything_fits_into_a_terminal_and_into_a_pipe() -> None:
