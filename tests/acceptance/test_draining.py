@@ -119,3 +119,25 @@ def test_request_under_way_is_answered_by_the_release_that_took_it(shared: Tide)
     assert app.get().release == "r2"
     thread.join()
     assert [(page.status, page.release) for page in pages] == [(200, "r1")]
+
+
+def test_reload_in_the_middle_of_a_drain_cuts_nothing(shared: Tide) -> None:
+    """Another app comes, HAProxy reloads: what drains in the old process has its whole time all the same."""
+    app = _shop(shared, "reloaded")
+    with Users(shared.port, host=app.host) as users, Line(app, "/socket") as web:
+        app.bring()
+        wait_for(lambda: app.get().release == "r2")
+        switched_at_s = time.monotonic()
+        workers = {shared.worker()}
+        _shop(shared, "newcomer")
+        workers.add(shared.worker())
+        reloaded_at_s, ended_at_s = time.monotonic(), web.ended_at_s
+        assert ended_at_s is None
+        wait_for(lambda: web.ended_at_s)
+        assert app.events()[-1]["reason"] != "stopped", "its instances outlive the connection"
+        wait_for(lambda: not app.pids(1))
+    assert len(workers) == 2, "the second app was meant to need a reload"
+    assert reloaded_at_s < switched_at_s + DRAIN_S, "the reload was meant to come during the drain"
+    assert web.ended_at_s is not None
+    assert DRAIN_S - 0.3 <= web.ended_at_s - switched_at_s <= DRAIN_S + SPARE_S
+    assert not users.failures, users.summary()

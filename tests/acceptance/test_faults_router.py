@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -15,6 +19,7 @@ from tests.support import sample
 from tests.support.tide import App, Tide, kill, wait_for
 from tests.support.users import Users
 from tidegate.client import Json
+from tidegate.haproxy.supervisor import MASTER_SOCKET
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -142,6 +147,80 @@ def test_hanging_router_stops_nothing_but_progress(tide: Tide) -> None:
         wait_for(lambda: not app.look()["failures"])
     assert ended["live"] == 2
     assert (tide.worker(), tide.master()) == (worker, master)
+    assert not users.failures, users.summary()
+
+
+class Impostor:
+    """Sits where the control plane looks for HAProxy, and answers every command with the same bytes."""
+
+    def __init__(self, path: Path, answer: bytes) -> None:
+        self.asked = 0
+        self._path, self._aside, self._answer = path, path.with_name("aside.sock"), answer
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._path.rename(self._aside)
+        with in_folder(self._path.parent):
+            self._socket.bind(self._path.name)
+        self._socket.listen(16)
+        self._socket.settimeout(0.1)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+        self._aside.rename(self._path)
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self._socket.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(1)
+                    connection.recv(65536)
+                    self.asked += 1
+                    connection.sendall(self._answer)
+
+
+@contextlib.contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """Names of sockets are short, folders may be long."""
+    before = os.open(".", os.O_RDONLY)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+GARBAGE: dict[str, bytes] = {
+    "garbage": bytes(range(256)) * 40,
+    "half-an-answer": b"Name: HAProxy\nVersion: 2.8\nUptime_sec: 1",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
+def test_router_that_answers_nonsense_stops_nothing_but_progress(tide: Tide, answer: bytes) -> None:
+    """While nobody can tell what HAProxy holds no stage ends and nothing is stopped; then all goes on."""
+    app = _shop(tide, sample.canary("50%", every="3s"))
+    with Users(tide.port) as users:
+        app.hold()
+        pids = app.pids(1) | app.pids(2)
+        with Impostor(tide.home / "router" / MASTER_SOCKET, answer) as impostor:
+            wait_for(lambda: impostor.asked and app.look()["failures"])
+            threading.Event().wait(3)
+            seen = app.look()
+        assert seen["rollout"]["phase"] == "holding"
+        assert seen["rollout"]["held_s"] < 3
+        assert app.pids(1) | app.pids(2) == pids
+        assert app.wait_ended()["live"] == 2
+        wait_for(lambda: not app.look()["failures"])
     assert not users.failures, users.summary()
 
 
