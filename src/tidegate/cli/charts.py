@@ -29,6 +29,7 @@ WIDTH: Final = 80
 COLUMNS_MAX: Final = 60
 _COLUMNS_MIN: Final = 8
 _GAP: Final = 2
+_DIGITS: Final = 6  # of evidence: what is less is noise of the arithmetic, and nothing
 
 CANARY, STABLE, HARM = "cyan", "green", "red"
 
@@ -161,7 +162,7 @@ def _rows(scene: Scene, names: tuple[str, str]) -> Iterator[Row]:
     bound = scene.points[-1]["abort_bound"]
     yield Row(
         label="evidence",
-        heights=tuple(value / bound for value in scene.last("combined")),
+        heights=tuple(round(value / bound, _DIGITS) for value in scene.last("combined")),
         said=f"{words.odds(scene.points[-1]['combined'])} of {math.exp(bound):.0f}",
         style=HARM,
     )

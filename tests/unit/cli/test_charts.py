@@ -97,6 +97,11 @@ def test_evidence_is_drawn_against_its_bound() -> None:
     assert chart(points, "evidence") == " ▄██"
 
 
+def test_noise_of_the_arithmetic_is_no_evidence() -> None:
+    """Stakes that sum to 1 but for the last digit have won nothing."""
+    assert chart(each_second(*[side(1)] * 2, combined=[1e-15, 0.01]), "evidence") == " ▁"
+
+
 def test_an_aborting_column_is_told_from_one_below() -> None:
     """Only what reaches the bound is full."""
     points = each_second(*[side(1)] * 2, combined=[BOUND * 0.999, BOUND])
