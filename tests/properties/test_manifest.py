@@ -55,6 +55,9 @@ KEYS = st.sampled_from(
         "hold",
         "keep_warm",
         "config",
+        "analysis",
+        "margin",
+        "max_p99",
         "secrets",
         "image",
         "<<",
@@ -144,6 +147,24 @@ LIMITS = st.fixed_dictionaries(
         "open_files": st.integers(1, 1_000),
     },
 )
+ANALYSES = st.sampled_from(["on", "off"]) | st.fixed_dictionaries(
+    {},
+    optional={
+        "enabled": st.booleans(),
+        "false_abort": st.integers(1, 50).map("{}%".format),
+        "margin": st.integers(1, 100),
+        "allowance": st.integers(0, 99).map("{}%".format),
+        "latency_margin": st.integers(10, 1_000).map(lambda tenths: tenths / 10),
+        "max_error_share": st.just("off") | st.integers(1, 99).map("{}%".format),
+        "max_p99": st.just("off") | st.integers(1, 120).map("{}s".format),
+        "overdue": st.just("auto") | st.integers(1, 86_400).map("{}s".format),
+        "promote_early": st.booleans(),
+        "soak": DURATIONS,
+        "on_little_evidence": st.sampled_from(["go-on", "wait", "ask"]),
+        "warmup": DURATIONS,
+        "warmup_requests": st.integers(0, 1_000),
+    },
+)
 SHARES = st.lists(st.integers(1, FULL_EXPOSURE - 1), min_size=1, max_size=5, unique=True).map(sorted)
 
 
@@ -205,6 +226,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
                         lambda canary: {"canary": canary}
                     ),
                     "keep_warm": DURATIONS,
+                    "analysis": ANALYSES,
                     "config": st.dictionaries(VARIABLES, TEXTS, max_size=4),
                 },
             )
@@ -214,6 +236,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         "artifact": {"package": "dist"},
         "services": written,
         "environments": environments,
+        "analysis": draw(ANALYSES),
     }
 
 
@@ -230,8 +253,19 @@ def test_valid_files_mean_what_they_say(file: dict[str, Any]) -> None:
         assert dict(environment.config) == written.get("config", {})
         assert list(environment.config) == sorted(environment.config)
         assert {service.name for service in environment.services} == set(file["services"])
+        assert environment.analysis.enabled == _judged(written.get("analysis", {}), file["analysis"])
         _services_as_written(environment, file["services"])
         _ends_with_everybody(environment)
+
+
+def _judged(*places: Any) -> bool:
+    """Whether a canary is judged: by the first of these places that says so."""
+    for written in places:
+        if written in ("on", "off"):
+            return bool(written == "on")
+        if "enabled" in written:
+            return bool(written["enabled"])
+    return True
 
 
 def _services_as_written(environment: EnvironmentSpec, written: dict[str, Any]) -> None:
