@@ -104,7 +104,7 @@ DIRECTED: Final[Mapping[str, Mapping[str, float]]] = {
     "blind": {"blind_runtime": 0.5, "blind_router": 0.5},
     "stale": {"stale": 0.5, "lag": 0.03},
     "crash": {"crash_effect": 0.2, "crash_commit": 0.1, "crash": 0.05},
-    "deposed": {"depose": 0.08, "hang_commit": 0.06},
+    "deposed": {"depose": 0.14, "hang_commit": 0.06},
     "reboot": {"reboot": 0.02, "router_kill": 0.02},
     "buttons": {"press": 0.25, "deploy": 0.08},
     "loops": {"bad_release": 0.7, "deploy": 0.06},

@@ -58,7 +58,7 @@ MINIMUMS = {
     "rollback asked for": 5,
     "router kill": 20,
     "router reload": 100,
-    "sleeper fenced": 5,
+    "sleeper fenced": 10,
     "stage held": 200,
     "stale look": 200,
     "stale route refused": 50,
