@@ -28,10 +28,11 @@ import tidegate
 from tidegate import errors, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
 from tidegate.core.model import EnvironmentKey
-from tidegate.engine import loop, operations, watch
+from tidegate.engine import loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
+from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
 from tidegate.web import api, views
 
@@ -81,6 +82,9 @@ class ControlPlane:
     router: HAProxyRouter
     runtime: ProcessRuntime
     watch: watch.Watch
+    kept: SqliteSeries
+    noise: noise.Noise
+    recorder: series.Recorder
     lease: ports.Lease
     server: uvicorn.Server | None = None
     stop_everything: bool = False
@@ -98,6 +102,8 @@ class ControlPlane:
     def close(self) -> None:
         """After the API has ended."""
         self.watch.stop()
+        self.recorder.stop()
+        self.kept.close()
         if self.stop_everything:
             _stop_apps(self)
         self.store.release_lease(self.lease)
@@ -193,6 +199,9 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
         _save_settings(home, settings)
         adapters = loop.Adapters(store=store, runtime=runtime, router=router, clock=clock)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
+        kept = SqliteSeries(home.series)
+        replays = noise.Noise(kept, clock)
+        recorder = series.Recorder(kept, clock, replays)
         plane = ControlPlane(
             home=home,
             settings=settings,
@@ -200,7 +209,10 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
             router=router,
             runtime=runtime,
             lease=lease,
-            watch=watch.Watch(controller, store, clock),
+            watch=watch.Watch(controller, store, clock, recorder),
+            kept=kept,
+            noise=replays,
+            recorder=recorder,
         )
         plane.watch.on_lost = plane.request_stop
         plane.server = _server(plane, controller, content, clock, link_ports)
@@ -242,11 +254,14 @@ def _server(
             clock=clock,
             content=content,
             link_ports=link_ports,
+            memory=plane.recorder,
             wake=plane.watch.wake,
         ),
         store=plane.store,
         runtime=plane.runtime,
         content=content,
+        series=plane.kept,
+        noise=plane.noise.sentence,
         watched=plane.watch,
         listening=views.Listening(host=plane.settings.host, port=plane.settings.port),
         version=tidegate.__version__,
@@ -314,6 +329,7 @@ def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None])
     plane = assemble(home, settings)
     listener = _api_socket(home)
     plane.watch.start()
+    plane.recorder.start()
     log.info("started", version=tidegate.__version__, home=str(home.root), pid=os.getpid())
     on_ready()
     try:

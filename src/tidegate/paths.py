@@ -2,7 +2,7 @@
 
     <home>/             0711  others may pass through, to the packages that they run
       settings.json     how the control plane was started
-      state/            0700  the state store
+      state/            0700  the state store, and the series of past traffic
       packages/         0711  unpacked, read-only
       instances/        0700  one folder per instance: what it was started with, and its state
       data/             0711  one folder per app and environment that is its user's: survives releases
@@ -48,6 +48,11 @@ class Home:
     @property
     def database(self) -> Path:
         return self.state / "tidegate.db"
+
+    @property
+    def series(self) -> Path:
+        """What was answered when: may be removed while no control plane runs."""
+        return self.state / "series.db"
 
     @property
     def packages(self) -> Path:

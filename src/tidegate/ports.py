@@ -200,6 +200,8 @@ class InstanceCounts:
     errors: Counted
 
 
+#: Length of a row's stretch in the series, in seconds -> for how long such rows are kept.
+KEPT_S: Final = {1: 3600, 60: 7 * 24 * 3600, 3600: 400 * 24 * 3600}
 #: Length of a tick of `InstanceCounts`.
 TICK_S: Final = 5
 

@@ -64,6 +64,9 @@ class Side:
     latencies: Counted = ()
 
 
+NOBODY: Final = Side()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """A moment of a canary: what was answered from `at` on, and what the evidence said at the end."""
@@ -160,11 +163,12 @@ def rolled_up(rows: Iterable[Row], step_s: int) -> tuple[Row, ...]:
 def followed(one: Point, other: Point) -> Point:
     """One point of both; `other` came later, so its evidence stands."""
     return replace(
-        other, at=one.at, canary=_both(one.canary, other.canary), stable=_both(one.stable, other.stable)
+        other, at=one.at, canary=together(one.canary, other.canary), stable=together(one.stable, other.stable)
     )
 
 
-def _both(one: Side, other: Side) -> Side:
+def together(one: Side, other: Side) -> Side:
+    """What a release answered in both."""
     return Side(
         requests=one.requests + other.requests,
         errors=one.errors + other.errors,
@@ -174,7 +178,7 @@ def _both(one: Side, other: Side) -> Side:
 
 def is_still(before: Point, point: Point) -> bool:
     """Nothing was answered, and nothing else has changed: not worth a point."""
-    return replace(before, at=point.at, canary=Side(), stable=Side()) == point
+    return replace(before, at=point.at, canary=NOBODY, stable=NOBODY) == point
 
 
 def thinned(points: tuple[Point, ...], limit: int = POINTS_MAX) -> tuple[Point, ...]:

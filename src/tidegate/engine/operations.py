@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tidegate import errors, ports
 from tidegate.core import model, plan, requests, strategy
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutKind, RolloutRequest
+from tidegate.core.sequential import Histogram, Plan
 from tidegate.engine import loop
 
 #: Newest releases per app, and rollouts per environment, whose packages are kept beside those that run.
@@ -28,6 +29,16 @@ class Content(Protocol):
 
     def collect(self, keep: Collection[str]) -> tuple[str, ...]:
         """Remove all others; their digests."""
+
+
+class Memory(Protocol):
+    """What is known of the live release's past. Never fails: what is not known is empty, or plain."""
+
+    def past(self, key: EnvironmentKey, live: model.Placement) -> Histogram:
+        """Latencies of its last minutes."""
+
+    def plan(self, key: EnvironmentKey) -> Plan:
+        """How much evidence may count, by the noise of its last day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,7 @@ class Operations:
     clock: ports.Clock
     content: Content
     link_ports: tuple[int, ...]
+    memory: Memory
     wake: Callable[[], None]
     """Called after each accepted request, so that the loop looks at once."""
 
@@ -83,7 +95,7 @@ class Operations:
                 reason=Refusal.UNKNOWN_ENVIRONMENT.value,
                 hint=f"Its tidegate.yaml names: {known}.",
             )
-        return self._request(key, RolloutKind.DEPLOY, found, spec, asked)
+        return self._with_past(key, self._request(key, RolloutKind.DEPLOY, found, spec, asked))
 
     def rollback(
         self, key: EnvironmentKey, to: int | None, asked: Asked, *, canary: bool, supersede: bool
@@ -162,6 +174,13 @@ class Operations:
             key=asked.key,
             at=self.clock.now(),
         )
+
+    def _with_past(self, key: EnvironmentKey, request: RolloutRequest) -> RolloutRequest:
+        """A canary is compared with what is live: what that release was like belongs to the request."""
+        live = self.store.load(key).state.live
+        if live is None or request.strategy.kind is not model.StrategyKind.CANARY:
+            return request
+        return replace(request, past=self.memory.past(key, live), plan=self.memory.plan(key))
 
     def _refuse_taken_hosts(self, key: EnvironmentKey, spec: model.EnvironmentSpec) -> None:
         wanted = {host for service in spec.services for host in service.hosts}

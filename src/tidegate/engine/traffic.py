@@ -54,7 +54,7 @@ class TrafficMeter:
         if self._seen is not None:
             for key, traffic in now.items():
                 placement = placements.get(traffic.slot)
-                if placement is not None and _is_public(placement, traffic.service):
+                if placement is not None and is_public(placement, traffic.service):
                     before = self._seen.get(key, model.Traffic(service=traffic.service, slot=traffic.slot))
                     total = self._totals.get(placement.id, Total())
                     self._totals[placement.id] = total.plus(
@@ -84,7 +84,7 @@ class TrafficMeter:
         )
 
 
-def _is_public(placement: model.Placement, service: str) -> bool:
+def is_public(placement: model.Placement, service: str) -> bool:
     """Users' requests are counted once: at the services that they reach, not at those behind."""
     spec = placement.spec.service(service)
     return spec is not None and bool(spec.hosts)

@@ -3,7 +3,7 @@
 Hides pace and threads: it looks at once after a request, soon while something moves, and once a second
 when nothing does. A part of the world that fails is seen in the view; it never ends the watch, and an
 environment whose state cannot be read holds up no other. Only a lost lease ends it.
-Neighbours: `daemon` starts it, `web` reads its views.
+Neighbours: `daemon` starts it, `web` reads its views, `series` takes down what it saw.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from tidegate import errors, ports
 from tidegate.core import model
 from tidegate.core.model import EnvironmentKey
-from tidegate.engine import execute, loop, traffic
+from tidegate.engine import execute, loop, series, traffic
 
 #: Pause after a step that changed something: the next look shows whether it came through.
 PAUSE_CHANGED_S: Final = 0.02
@@ -35,9 +35,16 @@ Result = TypeVar("Result")
 class Watch:
     """Steps all environments until it is told to stop."""
 
-    def __init__(self, controller: loop.Controller, store: ports.Store, clock: ports.Clock) -> None:
-        """Set `on_lost` before `start`."""
+    def __init__(
+        self,
+        controller: loop.Controller,
+        store: ports.Store,
+        clock: ports.Clock,
+        recorder: series.Recorder | None = None,
+    ) -> None:
+        """Set `on_lost` before `start`. `recorder`: what takes each look down; None: nobody does."""
         self._controller, self._store, self._clock = controller, store, clock
+        self._recorder = recorder
         self.on_lost: Callable[[], None] = lambda: None
         """Called once, when another control plane has taken over."""
         self._wake = threading.Event()
@@ -76,7 +83,9 @@ class Watch:
         return loop.View(
             state=versioned.state,
             observed=seen.observed,
-            failures=seen.failures + tuple(self._trouble[of] for of in (None, key) if of in self._trouble),
+            failures=seen.failures
+            + tuple(self._trouble[of] for of in (None, key) if of in self._trouble)
+            + (self._recorder.failures if self._recorder is not None else ()),
             at=seen.at,
             changed=seen.changed,
         )
@@ -118,6 +127,8 @@ class Watch:
         self._views[key] = view
         if view.observed.routes is not None:
             self.meter(key).feed(view.state, view.observed.routes, self._clock.monotonic())
+        if self._recorder is not None:
+            self._recorder.look(view)
         for failure in view.failures:
             self._log_once(failure)
         return view

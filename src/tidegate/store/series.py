@@ -41,9 +41,12 @@ from tidegate.store.series_cells import packed, unpacked
 MINUTE_S: Final = 60
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
-#: Length of a row's stretch -> how long it is kept. Seconds and minutes a little longer than promised, so
-#: that who asks for the whole hour finds its first second.
-KEPT_S: Final = {1: HOUR_S + 2 * MINUTE_S, MINUTE_S: 7 * DAY_S + HOUR_S, HOUR_S: 400 * DAY_S}
+#: A little longer than promised, so that who asks for the whole hour finds its first second.
+KEPT_S: Final = {
+    1: ports.KEPT_S[1] + 2 * MINUTE_S,
+    MINUTE_S: ports.KEPT_S[MINUTE_S] + HOUR_S,
+    HOUR_S: ports.KEPT_S[HOUR_S],
+}
 KEPT_ROLLOUTS: Final = 500
 KEPT_INSTANCES_S: Final = DAY_S
 #: Counts of an instance lie together in rows of this length: a row per tick would be three times as large.

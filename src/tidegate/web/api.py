@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from tidegate import errors, manifest, ports
 from tidegate.core import model, requests
 from tidegate.core.model import EnvironmentKey
+from tidegate.core.series import rolled_up
 from tidegate.engine import loop, operations, traffic
-from tidegate.web import schemas, views
+from tidegate.web import past, schemas, views
 
 #: Compressed size above which an upload is refused before it is read.
 UPLOAD_BYTES_MAX = 4 * 1024**3
@@ -75,6 +76,9 @@ class Context:
     store: ports.Store
     runtime: ports.Runtime
     content: Content
+    series: ports.Series
+    noise: Callable[[EnvironmentKey], str]
+    """What the newest replay of an environment's last day found; empty: there was none."""
     watched: Watched
     listening: views.Listening
     version: str
@@ -160,6 +164,7 @@ def create_app(context: Context) -> FastAPI:
     _add_releases(app, context)
     _add_rollouts(app, context)
     _add_looking(app, context)
+    _add_past(app, context)
     return app
 
 
@@ -335,6 +340,34 @@ def _add_looking(app: FastAPI, context: Context) -> None:
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
+def _add_past(app: FastAPI, context: Context) -> None:
+    @app.get(f"{ENVIRONMENT}/rollouts/{{rollout}}/points")
+    def points(key: Key, rollout: Annotated[int, Path(ge=1, le=2**53)]) -> list[schemas.Point]:
+        context.watched.view(key)  # never deployed is no empty answer
+        if rollout not in {record.rollout.id for record in context.store.history(key, limit=1000)}:
+            raise errors.NotFoundError(
+                f"{key} has had no rollout #{rollout} lately.", hint="`tide history` lists them."
+            )
+        return [past.point(point) for point in context.series.points(key, rollout)]
+
+    @app.get(f"{ENVIRONMENT}/series")
+    def series(
+        key: Key,
+        since: Annotated[int | None, Query(ge=0, le=2**40)] = None,
+        until: Annotated[int | None, Query(ge=0, le=2**40)] = None,
+        step: Annotated[int | None, Query(ge=1, le=31 * 24 * 3600)] = None,
+    ) -> list[schemas.SeriesRow]:
+        context.watched.view(key)
+        asked = past.asked(context.operations.clock.now(), since, until, step)
+        stretch = {"since": asked.since, "until": asked.until, "step_s": asked.tier_s}
+        rows = context.series.rows(key, **stretch, limit=past.ROWS_MAX + 1)
+        if len(rows) > past.ROWS_MAX:
+            raise errors.RequestError(
+                f"That is more than {past.ROWS_MAX} rows.", hint="Ask for a shorter time, or longer steps."
+            )
+        return [past.row(row, asked.step_s) for row in rolled_up(rows, asked.step_s)]
+
+
 def _environment(
     context: Context, key: EnvironmentKey, state: model.EnvironmentState | None = None
 ) -> schemas.Environment:
@@ -342,7 +375,8 @@ def _environment(
     view = context.watched.view(key)
     if state is not None:
         view = loop.View(state=state, observed=view.observed, failures=view.failures, at=view.at)
-    return views.environment(view, context.watched.meter(key), context.listening)
+    shown = views.environment(view, context.watched.meter(key), context.listening)
+    return shown.model_copy(update={"noise": context.noise(key)})
 
 
 def _logged(

@@ -101,9 +101,7 @@ class Compared(Answer):
 class MetricEvidence(Answer):
     """What one metric says against a canary."""
 
-    metric: str = Field(
-        description="E.g. `errors`, `latency`, or a limit: `error-limit`, `latency-limit`."
-    )
+    metric: str = Field(description="E.g. `errors`, `latency`, or a limit: `error-limit`, `latency-limit`.")
     log_evidence: float = Field(description="Its part of `combined`, as a natural logarithm.")
 
 
@@ -173,6 +171,11 @@ class Environment(Answer):
     halted: str = Field(description="Not empty: observe only, and why.")
     failures: list[str] = Field(description="What does not work right now, in sentences.")
     observed_at: float = Field(description="Unix seconds of the last look; 0: none yet.")
+    noise: str = Field(
+        default="",
+        description="What replaying the live release's last day against itself found, once an hour; it says "
+        "how much the next canary's evidence may count. Empty: too little history.",
+    )
 
 
 class ControlPlane(Answer):
