@@ -106,6 +106,8 @@ def history(tide: Tide, environment: str | None, limit: int) -> None:
         table.add_column(column)
     for rollout in rollouts:
         outcome = f"{rollout['phase']}: {rollout['reason']}"
+        # A terminal has no room for the sentence about the traffic beside the words about it.
+        detail = "" if tide.out.is_terminal and rollout["reason"] == "worse" else rollout["detail"]
         table.add_row(
             str(rollout["id"]),
             when(rollout["started_at"]),
@@ -113,7 +115,7 @@ def history(tide: Tide, environment: str | None, limit: int) -> None:
             f"r{rollout['release']}",
             f"r{rollout['previous_release']}" if rollout["previous_release"] else "",
             safe(rollout["by"]),
-            safe(f"{outcome} {rollout['detail']}".strip()),
+            safe(f"{outcome} {detail}".strip()),
             safe(evidence.short(rollout)),
             safe(rollout["why"]),
         )
