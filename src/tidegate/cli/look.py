@@ -202,6 +202,8 @@ def show(tide: Tide, release: int) -> None:
             for rollout in connection.history(client.Place(app, environment["environment"]), limit=1000)
             if rollout["release"] == release
         ]
+        for rollout in newest_judged(rollouts):
+            rollout["points"] = connection.points(client.Place(app, rollout["environment"]), rollout["id"])
     tide.out.print(f"[bold]{app} r{release}[/bold]  {found['digest']}")
     source = safe(found["revision"]) or "an unknown revision"
     tide.out.print(f"made {when(found['created_at'])} by {safe(found['created_by'])} from {source}")
