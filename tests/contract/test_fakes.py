@@ -46,7 +46,19 @@ def _router() -> conformance.RouterHarness:
         router.kill()
         router.start()
 
-    return conformance.RouterHarness(router=router, wait=_waits_on(clock), restart=restart)
+    def ask(asked: conformance.Requests) -> None:
+        from_app = asked.good + asked.failing + asked.broken
+        router.answered(
+            KEY,
+            "web",
+            0,
+            requests=from_app + asked.cut,
+            errors=asked.failing + asked.cut,
+            unanswered=asked.broken,
+            latencies=((40, from_app - 1), (70, 1)),
+        )
+
+    return conformance.RouterHarness(router=router, wait=_waits_on(clock), restart=restart, ask=ask)
 
 
 @pytest.mark.parametrize("make", [_runtime, _thrifty_runtime], ids=["fake", "fake-reusing-ports"])

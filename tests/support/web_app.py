@@ -9,6 +9,7 @@ As a program: PORT=8000 NAME=blue python web_app.py        (SIGTERM ends it at o
     GET /slow?ms=N   200 after N milliseconds
     GET /status/N    N
     GET /reset       the connection is reset without an answer
+    GET /half        200, half of an answer, then the connection is closed
     GET /ws          WebSocket; answers each text with "<name>:<text>"
     any other path, any method with a body: 200, the name
 
@@ -118,6 +119,10 @@ class WebApp:
             return False
         if path == "/reset":
             writer.transport.abort()
+            return False
+        if path == "/half":
+            writer.write(f"HTTP/1.1 200 -\r\nContent-Length: 8\r\nX-App: {self.name}\r\n\r\nhalf".encode())
+            await writer.drain()
             return False
         if path == "/healthz":
             await asyncio.sleep(self.health_delay_s)

@@ -65,10 +65,11 @@ class BootFiles:
             self._folder.chmod(0o711)
 
     def prepare(self) -> None:
-        """Write what HAProxy reads of the environments, from their records.
+        """Write what HAProxy reads beside `base.cfg`: of the environments, from their records.
 
         Raises RouterError, StorageError.
         """
+        self._write(self._folder / config.BUCKETS, config.buckets_text())
         records = self.records()
         for record in records:
             self._write_configuration(record)

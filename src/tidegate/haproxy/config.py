@@ -11,6 +11,8 @@ How a request finds its way:
     routes.map  app.environment.      -> <stable><mark>:<fence>:<canary>:<exposure>:<salt>:<preview>
     backend     app.environment.service.slot
 
+Each backend counts the answers of its servers to users, by latency, in a table of its own (`latency_lines`).
+
 One entry in routes.map per environment, found by prefix, so that all its services flip at once. The mark
 says whether a canary is open: without one, no cookie is read and nothing is hashed.
 """
@@ -22,11 +24,11 @@ import importlib.resources
 import ipaddress
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tidegate.core import model
+from tidegate.core import model, sequential
 from tidegate.errors import RouterError
 from tidegate.haproxy.settings import RouterSettings
 
@@ -35,6 +37,8 @@ ROUTES: Final = "routes.map"
 LINKS: Final = "links.map"
 ADDRESSES: Final = "addresses.map"
 MAPS: Final = (HOSTS, ROUTES, LINKS, ADDRESSES)
+#: From microseconds, written as an address, to the bucket of `core.sequential`: never changed at run time.
+BUCKETS: Final = "buckets.map"
 
 PORT_MAX: Final = 65_535
 #: HAProxy keeps times in milliseconds below 2^31.
@@ -46,6 +50,13 @@ SERVER_OPTIONS: Final = (
     "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1"
     " observe layer4 error-limit 1 on-error mark-down"
 )
+
+#: What a backend's table holds: at most one cell per bucket, for as long as the process lives.
+LATENCY_TABLE: Final = f"type integer size {2 * sequential.BUCKETS} store gpc(2)"
+#: HAProxy has an address of 32 bits: 71 minutes. The upper half is what a clock that is put back makes of a
+#: time that did not pass; nothing says that it was slow.
+_LATENCY_BITS: Final = 32
+_LATENCY_END_US: Final = 2 ** (_LATENCY_BITS - 1)
 
 _TEMPLATE: Final = string.Template(importlib.resources.files(__package__).joinpath("base.cfg").read_text())
 
@@ -90,6 +101,11 @@ def backend_name(key: model.EnvironmentKey, service: str, slot: int) -> str:
     if not 0 <= slot < model.SLOTS:
         raise RouterError(f"{slot} is not a slot: they are numbered 0 to {model.SLOTS - 1}.")
     return f"{service_name(key, service)}.{slot}"
+
+
+def table_name(key: model.EnvironmentKey, backend: str) -> str:
+    """Of the table in which a backend of this name counts its answers by latency. Raises RouterError."""
+    return f"{environment_name(key)}/{backend.removeprefix(owner_prefix(key))}"
 
 
 def owner_prefix(key: model.EnvironmentKey) -> str:
@@ -226,6 +242,26 @@ def map_text(entries: Mapping[str, str]) -> str:
     return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
 
 
+def buckets_text() -> str:
+    """The file that puts a latency, in us, into its bucket, as prefixes: HAProxy has a tree for those."""
+    edges_us = [round(sequential.bucket_edge_s(index) * 1e6) for index in range(sequential.BUCKETS)]
+    spans = [*zip(edges_us, [*edges_us[1:], _LATENCY_END_US], strict=True), (_LATENCY_END_US, 2**32)]
+    return "".join(
+        f"{ipaddress.IPv4Address(first)}/{length} {index % sequential.BUCKETS}\n"
+        for index, (begin, end) in enumerate(spans)
+        for first, length in _prefixes(begin, end)
+    )
+
+
+def _prefixes(begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The fewest prefixes that cover `begin` up to below `end`: first value and length."""
+    while begin < end:
+        aligned = begin & -begin or 2**_LATENCY_BITS
+        size = min(aligned, 1 << (end - begin).bit_length() - 1)
+        yield begin, _LATENCY_BITS - size.bit_length() + 1
+        begin += size
+
+
 # --- servers ---------------------------------------------------------------------------------------
 
 
@@ -262,13 +298,30 @@ def environment_text(table: model.RouteTable, shape: Structure) -> str:
     """The configuration file of one environment: its backends with their servers. Raises RouterError."""
     servers = {(backend.service, backend.slot): backend.servers for backend in table.backends}
     lines = ["global", f"    set-var {structure_variable(table.key)} str({fingerprint(shape)})", ""]
+    # Not in the backends: HAProxy empties a backend's own table when a reload replaces the process.
+    lines += [f"peers {environment_name(table.key)}", "    disabled"]
+    lines += [f"    table {one.service}.{one.slot} {LATENCY_TABLE}" for one in shape] + [""]
     for one in shape:
-        lines.append(f"backend {backend_name(table.key, one.service, one.slot)} from tidegate")
+        name = backend_name(table.key, one.service, one.slot)
+        lines.append(f"backend {name} from tidegate")
+        lines += [f"    {line}" for line in latency_lines(table_name(table.key, name))]
         lines += [f"    {line}" for line in _check_lines(one.check)]
         for server in servers.get((one.service, one.slot), ()):
             lines.append(f"    server {server_words(server)}{'' if server.ready else ' disabled'}")
         lines.append("")
     return "\n".join(lines)
+
+
+def latency_lines(name: str) -> tuple[str, ...]:
+    """How a backend measures the answers of its servers to users, in this table.
+
+    The condition counts; the action carries, since a counter has 32 bits. Nothing is looked for in a list and
+    no text is made: both cost more than the rest.
+    """
+    return (
+        f"http-response track-sc0 date(0,us),sub(txn.begun),map_ip_int({BUCKETS}) table {name}",
+        "http-response sc-inc-gpc(1,0) if { sc_inc_gpc(0,0) eq 0 }",
+    )
 
 
 def _check_lines(check: model.Check) -> list[str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tidegate.core import model
+from tidegate.core import model, sequential
 from tidegate.errors import RouterError
 from tidegate.haproxy import config
 from tidegate.haproxy.wire import garbled
@@ -25,6 +25,13 @@ _RUNNING: Final = 2
 #: Values of `srv_check_result`: passed, and passed with a wish to be left alone.
 _PASSED: Final = (3, 4)
 _SERVERS_VERSION: Final = "1"
+#: Of one counter in a table.
+_COUNTER_BITS: Final = 32
+_TABLE: Final = re.compile(r"# table: (?P<name>\S+), type: integer, size:[0-9]+, used:[0-9]+")
+_CELL: Final = re.compile(
+    r"0x[0-9a-f]+: key=(?P<bucket>[0-9]+) use=[0-9]+ exp=[0-9]+ shard=[0-9]+"
+    r" gpc0=(?P<low>[0-9]+) gpc1=(?P<high>[0-9]+)"
+)
 _STREAM: Final = re.compile(r"(?P<id>0x[0-9a-f]+): proto=.*? be=(?P<backend>\S+) srv=(?P<server>\S+) ")
 
 
@@ -74,6 +81,8 @@ class Count:
     """1xx to 5xx."""
     other: int
     connect_failures: int
+    unanswered: int
+    """Answers that began and did not end: broken off or left standing. Without any answer it is a 5xx."""
     bytes_in: int
     bytes_out: int
     active: int
@@ -91,6 +100,8 @@ class Look:
     servers: tuple[LiveServer, ...]
     counts: dict[str, Count]
     """By name of backend."""
+    latencies: dict[str, sequential.Counted] = field(default_factory=dict)
+    """By name of backend, if it was asked for them."""
 
     @property
     def fence(self) -> int:
@@ -132,6 +143,43 @@ def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
         servers=_servers(servers, prefix, counted),
         counts={row["pxname"]: _count(row) for row in rows if row["type"] == "1"},
     )
+
+
+def latency_commands(key: model.EnvironmentKey, look: Look) -> tuple[str, ...]:
+    """What to ask for the latencies of the backends that have answered, in the order of their names."""
+    return tuple(f"show table {config.table_name(key, name)}" for name in _answering(look))
+
+
+def measured(key: model.EnvironmentKey, look: Look, answers: tuple[str, ...]) -> Look:
+    """The look with latencies, from the answers to `latency_commands`. Raises RouterError."""
+    names = _answering(look)
+    found = {
+        name: _cells(config.table_name(key, name), answer)
+        for name, answer in zip(names, answers, strict=True)
+    }
+    return replace(look, latencies=found)
+
+
+def _answering(look: Look) -> list[str]:
+    return sorted(name for name, count in look.counts.items() if any(count.classes) or count.active)
+
+
+def _cells(name: str, answer: str) -> sequential.Counted:
+    """Answers by bucket. A process configured by an older Tidegate has no table: it has measured nothing."""
+    if answer == "No such table":
+        return ()
+    heading, *lines = answer.split("\n")
+    table = _TABLE.fullmatch(heading)
+    if table is None or table["name"] != name:
+        raise garbled(heading)
+    cells: dict[int, int] = {}
+    for line in lines:
+        row = _CELL.fullmatch(line)
+        bucket = _number(row["bucket"]) if row else sequential.BUCKETS
+        if row is None or bucket >= sequential.BUCKETS or bucket in cells:
+            raise garbled(line)
+        cells[bucket] = _counter(row["low"]) + (_counter(row["high"]) << _COUNTER_BITS)
+    return tuple((bucket, count) for bucket, count in sorted(cells.items()) if count)
 
 
 def generation(info: str) -> str:
@@ -240,10 +288,19 @@ def _count(row: dict[str, str]) -> Count:
         ),
         other=_number(row["hrsp_other"]),
         connect_failures=_number(row["econ"]),
+        # Not `eresp`: that counts every try, and the last one twice.
+        unanswered=_number(row["srv_abrt"]),
         bytes_in=_number(row["bin"]),
         bytes_out=_number(row["bout"]),
         active=_number(row["scur"]),
     )
+
+
+def _counter(text: str) -> int:
+    value = _number(text)
+    if value >> _COUNTER_BITS:
+        raise garbled(text)
+    return value
 
 
 def _number(text: str) -> int:

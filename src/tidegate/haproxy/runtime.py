@@ -165,7 +165,7 @@ class HAProxyRouter:
         record = self._boot.record(environment)
         agrees = record is not None and self._boot.agrees(record)
         processes = self._wire.processes(timeout_s=ANSWER_TIMEOUT_S)
-        current = self._look(processes.worker, environment)
+        current = self._look_and_measure(processes.worker, environment)
         old, unseen = self._look_at_old(processes, environment)
         return model.RouteState(
             revision=revision,
@@ -237,6 +237,14 @@ class HAProxyRouter:
     ) -> readback.Look:
         return readback.look(key, self._wire.ask(pid, readback.look_commands(key), timeout_s=timeout_s))
 
+    def _look_and_measure(
+        self, pid: int, key: model.EnvironmentKey, *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> readback.Look:
+        """A look with the latencies of what has answered; which that is, the look itself says."""
+        look = self._look(pid, key, timeout_s=timeout_s)
+        answers = self._wire.ask(pid, readback.latency_commands(key, look), timeout_s=timeout_s)
+        return readback.measured(key, look, answers)
+
     def _look_at_old(
         self, processes: Processes, key: model.EnvironmentKey
     ) -> tuple[list[readback.Look], bool]:
@@ -244,7 +252,7 @@ class HAProxyRouter:
         looks, failed = [], []
         for pid in processes.old:
             try:
-                looks.append(self._look(pid, key, timeout_s=OLD_ANSWER_TIMEOUT_S))
+                looks.append(self._look_and_measure(pid, key, timeout_s=OLD_ANSWER_TIMEOUT_S))
             except RouterError:
                 failed.append(pid)
         alive = self._wire.processes(timeout_s=ANSWER_TIMEOUT_S).old if failed else ()
@@ -387,6 +395,8 @@ def _traffic(key: model.EnvironmentKey, looks: list[readback.Look]) -> tuple[mod
                     bytes_in=count.bytes_in,
                     bytes_out=count.bytes_out,
                     active=count.active,
+                    unanswered=count.unanswered,
+                    latencies=look.latencies.get(name, ()),
                 )
             )
     return tuple(result)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tidegate import errors, ports
-from tidegate.core import model
+from tidegate.core import model, sequential
 
 KEY: Final = model.EnvironmentKey(app="conformance", environment="one")
 OTHER: Final = model.EnvironmentKey(app="conformance", environment="two")
@@ -38,6 +38,20 @@ class RuntimeHarness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What users ask of the service `web` of `KEY`, by what becomes of it."""
+
+    good: int
+    """The app answers 200."""
+    failing: int
+    """The app answers 500."""
+    cut: int
+    """The app ends the connection instead of an answer."""
+    broken: int
+    """The app begins to answer 200, and ends the connection in the middle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterHarness:
     """A router under test."""
 
@@ -47,6 +61,8 @@ class RouterHarness:
     """Loopback ports at which something passes a TCP check; at least four."""
     restart: Callable[[], None] | None = None
     """Kill the router's process and start it again; None if the harness cannot."""
+    ask: Callable[[Requests], None] | None = None
+    """Send users' requests; return when all have their answers. None if the harness cannot."""
 
 
 MakeRuntime = Callable[[], RuntimeHarness]
@@ -440,6 +456,51 @@ def router_refuses_a_smaller_fence_after_a_restart(make: MakeRouter) -> None:
     raise AssertionError("a route with a smaller fence was taken after a restart")
 
 
+def router_counts_what_users_got(make: MakeRouter) -> None:
+    """Requests, classes, latencies and broken answers add up, in the slot that answered and nowhere else.
+
+    Without an answer of the app a request is an error and has no latency; an answer that was broken off is
+    unanswered, beside the class that it began with.
+    """
+    harness = make()
+    if harness.ask is None:
+        return
+    _applied(harness, table(harness, slots=(0, 1)))
+    _await_servers(harness)
+    asked = Requests(good=7, failing=2, cut=1, broken=3)
+    for times in (1, 2):
+        harness.ask(asked)
+        _await_requests(harness, 13 * times)
+        seen = harness.router.observe(KEY)
+        (answered,) = (one for one in seen.traffic if one.requests)
+        _same((answered.service, answered.slot, (answered.process,)), ("web", 0, seen.processes))
+        _same(answered.classes, (0, 10 * times, 0, 0, 3 * times))
+        _same((answered.errors, answered.unanswered), (3 * times, 3 * times))
+        _same(sum(count for _, count in answered.latencies), 12 * times)
+        _holds(
+            all(0 <= bucket < sequential.BUCKETS and count > 0 for bucket, count in answered.latencies)
+            and list(answered.latencies) == sorted(dict(answered.latencies).items()),
+            "the latencies are not a histogram",
+        )
+
+
+def router_counts_anew_after_a_restart(make: MakeRouter) -> None:
+    """A new process begins at zero, under a name that none had before."""
+    harness = make()
+    if harness.ask is None or harness.restart is None:
+        return
+    wanted = _applied(harness, table(harness))
+    _await_servers(harness)
+    harness.ask(Requests(good=5, failing=0, cut=0, broken=0))
+    _await_requests(harness, 5)
+    before = harness.router.observe(KEY)
+    harness.restart()
+    harness.wait(lambda: _agrees(harness, wanted), "the router has not booted what it held")
+    after = harness.router.observe(KEY)
+    _same([one.latencies for one in after.traffic if one.requests or one.latencies], [])
+    _holds(not set(after.processes) & set(before.processes), "another process has the same name")
+
+
 def router_environments_are_apart(make: MakeRouter) -> None:
     """A table of one environment, its fence included, touches no other."""
     harness = make()
@@ -468,6 +529,20 @@ def _applied(harness: RouterHarness, wanted: model.RouteTable) -> model.RouteTab
 
     harness.wait(agreed, f"the router does not hold fence {wanted.route.fence}")
     return wanted
+
+
+def _await_servers(harness: RouterHarness) -> None:
+    harness.wait(
+        lambda: all(server.up and server.ready for server in harness.router.observe(KEY).servers),
+        "the servers have not come up",
+    )
+
+
+def _await_requests(harness: RouterHarness, count: int) -> None:
+    harness.wait(
+        lambda: sum(one.requests for one in harness.router.observe(KEY).traffic) == count,
+        f"not all {count} requests were counted",
+    )
 
 
 def _agrees(harness: RouterHarness, wanted: model.RouteTable) -> bool:
@@ -501,6 +576,8 @@ ROUTER_CHECKS: Final[tuple[Callable[[MakeRouter], None], ...]] = (
     router_knows_servers_that_take_nothing_new,
     router_boots_what_it_held,
     router_refuses_a_smaller_fence_after_a_restart,
+    router_counts_what_users_got,
+    router_counts_anew_after_a_restart,
     router_environments_are_apart,
     router_revisions_grow,
 )

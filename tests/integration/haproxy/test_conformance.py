@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 
@@ -13,6 +15,8 @@ from tests.support.web_app import WebApp
 from tidegate.testing import conformance
 
 pytestmark = pytest.mark.real
+
+HOST: Final = "one.example.com"
 
 
 @pytest.fixture
@@ -33,7 +37,18 @@ def make(world: World) -> Iterator[conformance.MakeRouter]:
 
     def harness() -> conformance.RouterHarness:
         ports = tuple(app.port for app in apps)
-        return conformance.RouterHarness(router=world.router, wait=wait, server_ports=ports, restart=restart)
+        return conformance.RouterHarness(
+            router=world.router, wait=wait, server_ports=ports, restart=restart, ask=ask
+        )
+
+    def ask(asked: conformance.Requests) -> None:
+        paths = ["/"] * asked.good + ["/status/500"] * asked.failing
+        for path in [*paths, *["/reset"] * asked.cut, *["/half"] * asked.broken]:
+            with socket.create_connection(("127.0.0.1", world.port), timeout=10) as client:
+                head = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+                client.sendall(head.encode())
+                while client.recv(10_000):
+                    pass
 
     yield harness
     for app in apps:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests.integration.haproxy.world import HOST, KEY, TCP, WEB, World, backend, eventually, free_ports
 from tests.support.http_load import Load, Plan, ask, ask_all, exchange
 from tests.support.web_app import WebApp, WebSocket
-from tidegate.core import model
+from tidegate.core import model, sequential
+from tidegate.haproxy import RouterSettings
 
 pytestmark = pytest.mark.real
 
@@ -224,7 +228,7 @@ def test_requests_that_could_be_read_in_two_ways_are_refused(world: World, blue:
 
 
 def test_traffic_is_counted_exactly(world: World, blue: WebApp, green: WebApp) -> None:
-    """Requests, status classes, and 5xx answers of each slot add up to what was sent."""
+    """Requests, status classes, 5xx answers and latencies of each slot add up to what was sent."""
     both = (backend(0, [blue]), backend(1, [green]))
     world.apply(world.table(*both))
     before = world.router.observe(KEY)
@@ -244,6 +248,76 @@ def test_traffic_is_counted_exactly(world: World, blue: WebApp, green: WebApp) -
         2: nothing,
         3: nothing,
     }
+    assert {one.slot: _measured(one) for one in after.traffic} == {0: 77, 1: 40, 2: 0, 3: 0}
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_every_answer_is_measured_over_reloads(world: World, blue: WebApp, keep_alive: bool) -> None:
+    """Under load and over a reload, the latencies of both processes add up to the clients' answers.
+
+    Each look until the old process ends has its counts; what it counted after the last one is lost with it,
+    so a WebSocket keeps it.
+    """
+    world.apply(world.table(backend(0, [blue])))
+    with (
+        WebSocket(world.port, host=HOST),
+        Load(Plan(port=world.port, host=HOST, users=8, keep_alive=keep_alive)) as load,
+    ):
+        load.wait_for(200)
+        world.wire.reload(timeout_s=5)
+        load.wait_for(200)
+        load.stop()
+        eventually(lambda: sum(one.requests for one in _traffic(world)) == load.tally.ok)
+        traffic = _traffic(world)
+    assert load.tally.failed == Counter()
+    assert len({one.process for one in traffic}) == 2
+    measured = Counter({one.process: _measured(one) for one in traffic if one.requests})
+    # The WebSocket has been answered, and is counted as a request when it ends.
+    assert measured.total() == load.tally.ok + 1
+    assert len(measured) == 2
+
+
+def test_latencies_are_of_users_and_in_their_buckets(world: World, blue: WebApp) -> None:
+    """A slow answer is in the bucket of its time; calls between services are not measured."""
+    link = world.settings.link_ports[0]
+    world.apply(world.table(backend(0, [blue], link_port=link)))
+    ask_all(link, HOST, ["X-A: 1"] * 20)
+    exchange(world.port, [f"GET /slow?ms=300 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()])
+    (one,) = (one for one in _traffic(world) if one.slot == 0)
+    assert one.requests == 21
+    ((bucket, count),) = one.latencies
+    assert count == 1
+    # HAProxy reads its clock once per turn of its loop: a few milliseconds.
+    assert sequential.bucket_edge_s(bucket + 1) > 0.28
+    assert sequential.bucket_edge_s(bucket) < 5.0
+
+
+def test_what_the_app_does_not_answer_is_an_error_and_not_a_latency(world: World, blue: WebApp) -> None:
+    """A connection that the app cuts instead of an answer is a 502 once, however often it was tried."""
+    world.apply(world.table(backend(0, [blue])))
+    for method in ("GET", "POST"):
+        assert ask(world.port, HOST, "/reset", method=method).status == 502
+    (one,) = (one for one in _traffic(world) if one.slot == 0)
+    assert (one.requests, one.errors, one.unanswered, one.latencies) == (2, 2, 0, ())
+
+
+@pytest.mark.parametrize("stall_s", [0.0, 60.0], ids=["cut", "stalled"])
+def test_an_answer_that_does_not_end_is_unanswered(tmp_path: Path, stall_s: float) -> None:
+    """An answer that is broken off, or stands still for too long, is counted once, beside its 200."""
+    port, *links = free_ports(5)
+    settings = RouterSettings(port=port, link_ports=tuple(links), response_timeout_s=0.3, drain_s=0)
+    world = World(tmp_path / "router", settings)
+    with Halves(stall_s) as app, contextlib.closing(world):
+        world.router.start()
+        world.apply(world.table(backend(0, [app.port], check=TCP)))
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+                while client.recv(1000):
+                    pass
+        eventually(lambda: sum(one.requests for one in _traffic(world)) == 3)
+        (one,) = (one for one in _traffic(world) if one.slot == 0)
+    assert (one.unanswered, one.errors, one.classes, _measured(one)) == (3, 0, (0, 3, 0, 0, 0), 3)
 
 
 def test_environments_do_not_touch_each_other(world: World, blue: WebApp, green: WebApp) -> None:
@@ -300,6 +374,49 @@ def test_slow_clients_do_not_hold_up_others(world: World, blue: WebApp) -> None:
     finally:
         for client in slow:
             client.close()
+
+
+class Halves:
+    """An app that begins an answer, waits, and cuts the connection."""
+
+    def __init__(self, stall_s: float) -> None:
+        self._ended = threading.Event()
+        self._stall_s = stall_s
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                self._threads.append(threading.Thread(target=self._answer, args=(client,), daemon=True))
+                self._threads[-1].start()
+
+    def _answer(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            if client.recv(10_000):
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+                self._ended.wait(self._stall_s)
+
+
+def _traffic(world: World) -> tuple[model.Traffic, ...]:
+    return world.router.observe(KEY).traffic
+
+
+def _measured(one: model.Traffic) -> int:
+    return sum(count for _, count in one.latencies)
 
 
 def _sessions(world: World, app: WebApp) -> int | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.core import model
+from tidegate.core import model, sequential
 from tidegate.errors import RouterError
 from tidegate.haproxy import config, readback
 
@@ -27,12 +27,21 @@ SERVERS = (
     "6 other.test.web.0 1 p1-0 127.0.0.1 2 0 1 3 9002"
 )
 STATISTICS = (
-    "# pxname,svname,scur,bin,bout,econ,type,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other\n"
-    "shop.test.web.0,p1-0,4,0,0,0,2,0,5,0,0,3,1\n"
-    "shop.test.web.0,BACKEND,4,70,80,9,1,1,2,3,4,5,6\n"
-    "other.test.web.0,p1-0,1,0,0,0,2,0,0,0,0,0,0"
+    "# pxname,svname,scur,bin,bout,econ,srv_abrt,type"
+    ",hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other\n"
+    "shop.test.web.0,p1-0,4,0,0,0,0,2,0,5,0,0,3,1\n"
+    "shop.test.web.0,BACKEND,4,70,80,9,7,1,1,2,3,4,5,6\n"
+    "shop.test.web.1,BACKEND,0,0,0,0,0,1,0,0,0,0,0,0\n"
+    "other.test.web.0,p1-0,1,0,0,0,0,2,0,0,0,0,0,0"
 )
 WHOLE = (INFO, VARIABLE, *MAPS, SERVERS, STATISTICS)
+TABLE = (
+    "# table: shop.test/web.0, type: integer, size:512, used:4\n"
+    "0x7f02: key=57 use=0 exp=0 shard=0 gpc0=3 gpc1=2\n"
+    "0x7f01: key=255 use=1 exp=0 shard=0 gpc0=12 gpc1=0\n"
+    "0x7f03: key=9 use=1 exp=0 shard=0 gpc0=0 gpc1=0\n"
+    "0x7f04: key=0 use=0 exp=0 shard=0 gpc0=1 gpc1=0"
+)
 
 
 def test_whole_answers_are_read() -> None:
@@ -44,11 +53,16 @@ def test_whole_answers_are_read() -> None:
         ("shop.test.web.0/p1-0", 9001, True, True, 4)
     ]
     assert [(one.requests, one.errors) for one in look.servers] == [(9, 3)]
-    assert look.counts == {
-        "shop.test.web.0": readback.Count(
-            classes=(1, 2, 3, 4, 5), other=6, connect_failures=9, bytes_in=70, bytes_out=80, active=4
-        )
-    }
+    assert look.counts["shop.test.web.0"] == readback.Count(
+        classes=(1, 2, 3, 4, 5),
+        other=6,
+        connect_failures=9,
+        unanswered=7,
+        bytes_in=70,
+        bytes_out=80,
+        active=4,
+    )
+    assert set(look.counts) == {"shop.test.web.0", "shop.test.web.1"}
     assert look.entries["hosts.map"] == (("shop.example.com", "shop.test.web"),)
 
 
@@ -71,7 +85,60 @@ def test_damaged_answers_are_never_half_read(part: int, data: st.DataObject) -> 
     except RouterError:
         return
     assert all(one.path == "shop.test.web.0/p1-0" and one.sessions >= 0 for one in look.servers)
-    assert set(look.counts) <= {"shop.test.web.0"}
+    assert set(look.counts) <= {"shop.test.web.0", "shop.test.web.1"}
+
+
+def test_latencies_are_asked_of_slots_that_have_answered() -> None:
+    """Two counters of 32 bits make a count; a cell that has not counted yet is left out; idle slots too."""
+    look = readback.look(KEY, WHOLE)
+    assert readback.latency_commands(KEY, look) == ("show table shop.test/web.0",)
+    found = readback.measured(KEY, look, (TABLE,)).latencies
+    assert found == {"shop.test.web.0": ((0, 1), (57, 2 * 2**32 + 3), (255, 12))}
+
+
+def test_process_without_tables_has_measured_nothing() -> None:
+    """HAProxy with the configuration of an older Tidegate is seen, without latencies."""
+    assert readback.measured(KEY, readback.look(KEY, WHOLE), ("No such table",)).latencies == {
+        "shop.test.web.0": ()
+    }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "nonsense",
+        TABLE.replace("web.0", "web.1"),
+        TABLE.replace("integer", "string"),
+        TABLE.replace("key=255", "key=256"),
+        TABLE.replace("key=255", "key=57"),
+        TABLE.replace("key=255", "key=-1"),
+        TABLE.replace("gpc0=12", "gpc0=-12"),
+        TABLE.replace("gpc0=12", "gpc0=4294967296"),
+        TABLE.replace("gpc0=12", "gpc0=²"),
+        TABLE.replace(" gpc1=2", ""),
+        TABLE.replace(" gpc1=2", " gpc1=2 gpc2=1"),
+        TABLE.replace("use=1", "use=x"),
+        TABLE.replace("\n0x7f04", "\n\n0x7f04"),
+        TABLE[:-1],
+    ],
+)
+def test_hostile_tables_are_refused(answer: str) -> None:
+    """A row of another table, of no bucket, of a bucket once more, or cut is never a count."""
+    look = readback.look(KEY, WHOLE)
+    with pytest.raises(RouterError):
+        readback.measured(KEY, look, (answer,))
+
+
+@given(st.integers(0, len(TABLE)), st.text(max_size=12))
+def test_damaged_tables_are_refused_or_have_a_meaning(cut: int, piece: str) -> None:
+    """Whatever follows a part of a table, what is read is counts of buckets."""
+    look = readback.look(KEY, WHOLE)
+    try:
+        cells = dict(readback.measured(KEY, look, (TABLE[:cut] + piece,)).latencies["shop.test.web.0"])
+    except RouterError:
+        return
+    assert all(0 <= bucket < sequential.BUCKETS and count > 0 for bucket, count in cells.items())
 
 
 @pytest.mark.parametrize("answer", ["nonsense", "0x1", "0x1 key", "1 key value"])
