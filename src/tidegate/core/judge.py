@@ -12,7 +12,8 @@ Invariants:
 - Whether a tick counts is decided by the numbers of requests and the time, never by what became of them:
   warm-up, silence and slices (below) leave the guarantee as it is.
 - Looks may come as often as one likes. A look with few requests is kept until a *slice* of `SLICE_REQUESTS`
-  is full: a tick of one canary request and no stable one compares nothing.
+  is full, or `SLICE_S` old with requests of both releases: a tick of one canary request and no stable one
+  compares nothing, but a small app's ten failures of ten must count before its stage is over.
 - No look, or no canary request, is neither good nor bad.
 """
 
@@ -30,6 +31,8 @@ from tidegate.core.sequential import Evidence, Histogram, PairCounts, Plan, Refe
 
 #: With 5 % exposure three canary requests: never felt, and long enough to say what their part should be.
 SLICE_REQUESTS: Final = 64
+#: An app with fewer requests than a slice in this time is compared as well as its requests permit.
+SLICE_S: Final = 10.0
 
 # --- what is seen ----------------------------------------------------------------------------------
 
@@ -101,6 +104,12 @@ class Slice:
     canary: Counts = Counts()
     stable: Counts = Counts()
     age_s: float = 0.0
+
+    @property
+    def full(self) -> bool:
+        """To be compared now: by the number of its requests or by its age, whatever became of them."""
+        canary, stable = self.canary.decided, self.stable.decided
+        return canary + stable >= SLICE_REQUESTS or (self.age_s >= SLICE_S and canary > 0 and stable > 0)
 
     def with_look(self, canary: Counts, stable: Counts, dt_s: float) -> Slice:
         if self.canary.decided + self.stable.decided == 0:
@@ -252,7 +261,7 @@ def judged(state: JudgeState, tick: Tick, policy: AnalysisPolicy, dt_s: float) -
     if nothing and state.waiting.canary.decided == 0:
         return _remembering(heard, tick.stable, dt_s)
     waiting = state.waiting.with_look(tick.canary, tick.stable, dt_s)
-    if waiting.canary.decided + waiting.stable.decided < SLICE_REQUESTS:
+    if not waiting.full:
         return replace(heard, waiting=waiting)
     return _counted(replace(heard, waiting=Slice()), waiting, policy)
 

@@ -369,3 +369,25 @@ def test_release_without_latencies_is_promoted_on_its_errors_alone() -> None:
 def test_rounding_cannot_leave_a_quantile_without_a_bucket() -> None:
     """If the parts add up to a hair less than the whole, the last bucket holds the quantile."""
     assert judge._quantile(((3, 0.1), (7, 0.2)), 1.0 + 1e-9) == 7
+
+
+def test_small_app_is_compared_before_its_stage_is_over() -> None:
+    """Twenty requests in two minutes fill no slice, and still a canary that failed each of its ten aborts."""
+    policy = AnalysisPolicy()
+    state = judge.started(policy, PLAIN, Histogram())
+    for second in range(120):
+        canary = Counts(requests=int(second % 12 == 3), errors=int(second % 12 == 3))
+        state = judge.judged(
+            state, Tick(canary=canary, stable=Counts(requests=int(second % 12 == 9))), policy, 1.0
+        )
+    assert state.canary.requests == state.canary.errors == 9, "the tenth waits for a stable one beside it"
+    assert judge.verdict(state, policy).kind is VerdictKind.ABORT
+
+
+def test_canary_alone_in_its_slice_waits_for_the_stable_release() -> None:
+    """However old: without a stable request beside it, it says nothing."""
+    policy = AnalysisPolicy()
+    state = judge.started(policy, PLAIN, Histogram())
+    for _ in range(40):
+        state = judge.judged(state, Tick(canary=Counts(requests=1), stable=Counts()), policy, 1.0)
+    assert (state.canary.requests, state.waiting.canary.requests) == (0, 40)
