@@ -4,7 +4,8 @@ Rounds are short and many: on a shared machine what disturbs one proxy shall dis
 
 All proxies stand before the same origin, run on processor 0 with one thread, and are asked in turns by the
 same load from processor 1, where the origin runs too. What a proxy costs is the CPU time of its processes by
-request; the rate of requests depends on processor 1 as well. Neighbours: `proxies`, `wrk`, `load`.
+request; the rate of requests depends on processor 1 as well. Neighbours: `proxies`, `wrk`, `load`;
+`telemetry` borrows its rounds.
 """
 
 from __future__ import annotations
@@ -79,11 +80,12 @@ def measure(*, quick: bool) -> report.Section:
         for _ in range(rounds):
             # Shuffled: in a fixed cycle one proxy would always follow the same neighbour.
             for name in chance.sample(list(standing), len(standing)):
-                found[name].append(_round(*standing[name], seconds, root))
+                found[name].append(one_round(*standing[name], seconds, root))
     return _section(found, rounds, seconds, tuple(skipped))
 
 
-def _round(port: int, pids: tuple[int, ...], seconds: float, root: Path) -> Round:
+def one_round(port: int, pids: tuple[int, ...], seconds: float, root: Path) -> Round:
+    """Ask one proxy as fast as it goes."""
     before_s = machine.cpu_s(pids)
     if machine.program("wrk"):
         result = wrk.run(port, folder=root, seconds=seconds, connections=CONNECTIONS, core=OTHER_CORE)
