@@ -19,8 +19,8 @@ import pytest
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.serial, pytest.mark.timeout(240)]
 
 TIDE = Path(sys.executable).with_name("tide")
-#: Both say that instances of the bad release do not stay up; which comes first is a matter of the machine.
-CRASHING = ("crash-loop", "all-unready")
+#: Instances that do not stay up, or what their users got: which comes first is a matter of the machine.
+CRASHING = ("crash-loop", "all-unready", "worse")
 
 
 @pytest.fixture
@@ -64,31 +64,49 @@ def assert_nothing_left(folder: Path) -> None:
 
 def test_demo_keeps_its_promises(temporary: Path, tmp_path: Path) -> None:
     """Good, bad, back: nothing fails outside the bad release, and the table says what the users saw."""
-    done = subprocess.run(
-        [TIDE, "demo", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stderr == ""
-    table = json.loads(done.stdout)
+    table = told_table(tmp_path)
     assert_changes(table["changes"])
     assert_traffic(table)
     assert_nothing_left(temporary)
     assert list(tmp_path.iterdir()) == []
 
 
+def told_table(folder: Path, *options: str) -> dict[str, Any]:
+    """The demo's JSON, when it has succeeded."""
+    done = subprocess.run(
+        [TIDE, "demo", "--json", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stderr == ""
+    table: dict[str, Any] = json.loads(done.stdout)
+    return table
+
+
 def assert_changes(changes: list[dict[str, Any]]) -> None:
     """Each act ended as told, in order."""
-    first, canary, bad, back = changes
+    first, canary, crashing, failing, slower, back = changes
     assert [(c["kind"], c["old"], c["new"], c["phase"]) for c in changes] == [
         ("first", None, 1, "succeeded"),
         ("canary", 1, 2, "succeeded"),
         ("bad", 2, 3, "aborted"),
+        ("bad", 2, 4, "aborted"),
+        ("bad", 2, 5, "aborted"),
         ("rollback", 2, 1, "succeeded"),
     ]
-    assert bad["reason"] in CRASHING
-    assert bad["exposure_reached_percent"] < 100
-    assert 0 < bad["users_reached"] < first["users_reached"]
-    assert [c["users_back"] for c in changes] == [0, 0, 0, 0]
+    assert crashing["reason"] in CRASHING
+    assert failing["reason"] == "worse"
+    assert failing["detail"].startswith("The canary fails more requests: ")
+    assert slower["reason"] == "worse"
+    assert slower["detail"].startswith("The canary is slower than the stable release. ")
+    for bad in (crashing, failing, slower):
+        assert bad["exposure_reached_percent"] < 100
+        assert 0 < bad["users_reached"] < first["users_reached"]
+    assert {c["users_back"] for c in changes} == {0}
     # The stages were held: the canary took its time, while the flip is over before the next requests come.
     assert canary["switch_s"] > 8
     assert back["switch_s"] < 0.5
@@ -103,13 +121,37 @@ def assert_traffic(table: dict[str, Any]) -> None:
     assert table["users"] == 200
     assert table["sent"] > 1000
     assert table["sent"] == table["succeeded"] + table["failed_of_bad_release"]
-    one, two, three = table["releases"]
+    one, two, three, four, five = table["releases"]
     assert (one["failed"], two["failed"], one["router"]["errors"], two["router"]["errors"]) == (0, 0, 0, 0)
     assert one["answers"] == one["router"]["requests"]
     assert two["answers"] == two["router"]["requests"]
     assert three["answers"] < two["answers"]
+    assert four["answers"] == four["router"]["requests"]
+    assert four["failed"] == four["router"]["errors"] > 0
+    assert (five["answers"], five["failed"]) == (five["router"]["requests"], 0)
+    assert five["p50_ms"] > 1.5 * two["p50_ms"]
     quiet = [index for index, second in enumerate(table["seconds"][:-1]) if not second["answers"]]
     assert quiet == [], "seconds in which nobody was answered"
+
+
+def test_each_bad_release_is_found(temporary: Path, tmp_path: Path) -> None:
+    """Whatever is wrong with a release, it goes back by itself at 5 %, and the table says how soon."""
+    table = told_table(tmp_path, "--verdicts")
+    assert (table["passed"], table["failed_elsewhere"]) == (True, 0)
+    _, *bad = table["changes"]
+    found = table["findings"]["found"]
+    assert [change["phase"] for change in bad] == ["aborted"] * len(found)
+    assert {change["exposure_reached_percent"] for change in bad} == {5.0}
+    for change, finding in zip(bad, found, strict=True):
+        assert (finding["title"], finding["sentence"]) == (change["name"], change["detail"])
+        assert finding["reason"] in ("worse", *CRASHING)
+        assert 0 < finding["exposed_s"] <= change["took_s"]
+        assert finding["users_hit"] <= min(change["users_reached"], finding["bad_requests"])
+        for other in finding["others"]:
+            assert other["seconds"] is None or other["seconds"] > finding["exposed_s"]
+            assert other["seconds"] is None or other["bad_requests"] > finding["bad_requests"]
+    assert found[0]["bad_requests"] <= 15
+    assert_nothing_left(temporary)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ ANSWERS: Final = {
     "preview": "[Preview](json.md#preview)",
     "doctor": "list of [Finding](json.md#finding)",
     "backup": "[Backup](json.md#backup)",
-    "demo": "the numbers of the table, with `passed`",
+    "demo": "the numbers of the table, with `passed`; with `--verdicts` also `findings`",
     "schema": "",
     "completion": "",
 }

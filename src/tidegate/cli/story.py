@@ -1,4 +1,4 @@
-"""`tide demo`: the whole story on a sample app, told in the terminal, with its table at the end."""
+"""`tide demo`: its stories on a sample app, told in the terminal, each with its table at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tidegate.cli.common import Tide, command, plain, safe
 from tidegate.client import Json
 
 if TYPE_CHECKING:
+    from tidegate.demo.findings import Findings
     from tidegate.demo.report import Report
+    from tidegate.demo.rivals import Computed
 
 INTERRUPTED = 130
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -52,21 +54,34 @@ class TerminalTeller:
 @click.option(
     "--keep", is_flag=True, help="Leave everything running at the end, and say how to look and stop."
 )
+@click.option(
+    "--verdicts",
+    is_flag=True,
+    help="Another story: releases that fail, are slow, crash or hang, and how soon each is found.",
+)
 @command
-def demo(tide: Tide, keep: bool) -> int:  # noqa: FBT001 - click's
-    """Show it all on a sample app: a good release, then a bad one that goes back by itself.
+def demo(tide: Tide, keep: bool, verdicts: bool) -> int:  # noqa: FBT001 - click's
+    """Show it all on a sample app: a good release, then bad ones that go back by themselves.
 
-    Takes about a minute. Needs nothing but this machine and leaves nothing behind. Exit status 1 when a
-    request failed that the bad release had no part in.
+    Takes one to two minutes. Needs nothing but this machine and leaves nothing behind. Exit status 1 when a
+    request failed that no bad release had a part in.
     """
     from tidegate.demo import story
+    from tidegate.demo import verdicts as comparison
 
+    teller = TerminalTeller(tide.out)
     try:
-        report = story.tell(TerminalTeller(tide.out), keep=keep)
+        if verdicts:
+            told = comparison.tell(teller, keep=keep)
+            found(tide.out, told.findings)
+            report, answer = told.report, told.as_json()
+        else:
+            report = story.tell(teller, keep=keep)
+            answer = report.as_json()
     except KeyboardInterrupt:
         tide.out.print("\nStopped; nothing is left running, and no folder.")
         return INTERRUPTED
-    tide.print_json(report.as_json())
+    tide.print_json(answer)
     return 0 if report.passed else 1
 
 
@@ -154,15 +169,51 @@ def _sums(out: Console, report: Report) -> None:
     )
     if report.failed_of_bad_release:
         out.print(
-            f"{report.failed_of_bad_release} of them are the bad release's own: requests of its users that "
-            "found both of its instances crashed. The others were tried again on the next instance."
+            f"{report.failed_of_bad_release} of them are the bad releases' own: answered so by them, or "
+            "asked when both of their instances had crashed. With one alive, a request is tried again there."
         )
-    out.print(f"Failed without the bad release's part in it: [bold]{report.failed_elsewhere}[/bold].")
+    out.print(f"Failed without a bad release's part in it: [bold]{report.failed_elsewhere}[/bold].")
     out.print(f"Pages made by two releases at once: {report.pages_of_two_releases}.")
     if report.passed:
-        out.print("[green]Passed: nobody but the bad release's few users saw anything but the shop.[/green]")
+        out.print("[green]Passed: nobody but the bad releases' few users saw anything but the shop.[/green]")
     for problem in report.problems:
         out.print(f"[red]{safe(problem)}[/red]")
+
+
+def found(out: Console, findings: Findings) -> None:
+    """What was found wrong with each bad release, beside what others would have needed."""
+    rules = [rule.name for rule in findings.rules]
+    heading(out, "What the judge found")
+    lines = _columns(
+        "a release that", "bad requests", "users hit", "found in", *(f"{name}*" for name in rules)
+    )
+    for one in findings.found:
+        lines.add_row(
+            one.title,
+            str(one.bad_requests),
+            str(one.users_hit),
+            _unit(one.exposed_s, "s", 1),
+            *(_computed(other) for other in one.others),
+        )
+    out.print(lines)
+    out.print(
+        "found in: from the first exposure to its end. users hit: those with at least one bad request.",
+        style="bright_black",
+    )
+    out.print(
+        "* by their documented rules, computed, not run: bad requests and time on the same stream. "
+        + " ".join(f"{rule.name} {rule.settings}." for rule in findings.rules),
+        style="bright_black",
+    )
+    out.print()
+    for one in findings.found:
+        out.print(f"[cyan]r{one.release}[/cyan] {one.title} ({one.reason}): {safe(one.sentence)}")
+
+
+def _computed(other: Computed) -> str:
+    if other.seconds is None:
+        return "not found"
+    return f"{other.bad_requests} in {other.seconds / 60:.0f} min"
 
 
 COMMANDS = (demo,)

@@ -1,9 +1,10 @@
 """The final table: what was claimed, what was measured, and whether the demo may say that it worked.
 
-Hides whose fault a failed request is. It is the bad release's own if that release signed the answer, or if
+Hides whose fault a failed request is. It is a bad release's own if that release signed the answer, or if
 nobody did while the bad release was being let in: when the router finds none of its instances alive, it
 answers 503, or ends a connection that was used before. But never more of them than the router itself counted
-on the bad release: everything else that failed counts against the demo. Pure.
+on the bad release: everything else that failed counts against the demo. Only of a release that hangs the
+router counts nothing, because its users lose their patience first. Pure.
 Neighbours: `story` gathers acts, samples and the router's counts; `cli` prints the report.
 """
 
@@ -23,7 +24,7 @@ class Act:
 
     name: str
     kind: str
-    """`first`, `canary`, `bad` or `rollback`."""
+    """`first`, `canary`, `bad`, `hanging` (bad: it never answers) or `rollback`."""
     old: int | None
     new: int
     phase: str
@@ -32,10 +33,16 @@ class Act:
     exposure_reached_bps: int
     asked_at_s: float
     ended_at_s: float
+    exposed_s: float | None = None
+    """Seconds from the first exposure to its end, by the control plane's events; None: nobody was exposed."""
 
     @property
     def aborted(self) -> bool:
         return self.phase == "aborted"
+
+    @property
+    def bad(self) -> bool:
+        return self.kind in ("bad", "hanging")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +115,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Nothing failed but what the bad release spoilt itself, and all went as told."""
+        """Nothing failed but what the bad releases spoilt themselves, and all went as told."""
         return not self.problems
 
     def as_json(self) -> dict[str, Any]:
@@ -153,7 +160,7 @@ def _problems(
     back = sum(change.users_back for change in changes)
     found = {
         "Not one request was sent.": not sent,
-        f"{failed_elsewhere} requests failed that the bad release had no part in.": failed_elsewhere,
+        f"{failed_elsewhere} requests failed that no bad release had a part in.": failed_elsewhere,
         f"{mixed} pages were made by two releases at once.": mixed,
         f"{back} users went back and forth between two releases.": back,
     }
@@ -161,21 +168,24 @@ def _problems(
 
 
 def _spoilt(samples: Samples, acts: tuple[Act, ...], router: Mapping[int, Count]) -> int:
-    """How many failed requests are the bad release's own."""
+    """How many failed requests are the bad releases' own."""
     return sum(
-        min(len(_suspected(samples, act)), router.get(act.new, Count()).errors)
+        len(suspected(samples, act))
+        if act.kind == "hanging"
+        else min(len(suspected(samples, act)), router.get(act.new, Count()).errors)
         for act in acts
-        if act.kind == "bad"
+        if act.bad
     )
 
 
-def _suspected(samples: Samples, act: Act) -> tuple[Sample, ...]:
+def suspected(samples: Samples, act: Act) -> tuple[Sample, ...]:
     """Failed requests that the release of this act signed, or that nobody signed while it came in."""
     during = Span(begin_s=act.asked_at_s, end_s=act.ended_at_s)
+    kinds = (Failure.SERVER_ERROR, Failure.RESET, *((Failure.TIMEOUT,) if act.kind == "hanging" else ()))
     return tuple(
         sample
         for sample in samples
-        if sample.failure in (Failure.SERVER_ERROR, Failure.RESET)
+        if sample.failure in kinds
         and (sample.release == act.new or (sample.release is None and during.holds(sample)))
     )
 
@@ -203,8 +213,8 @@ def _change_line(samples: Samples, acts: tuple[Act, ...], index: int) -> ChangeL
     within = Span(begin_s=act.asked_at_s, end_s=end_s).of(samples)
     change = seen.change(within, act.old, act.new, aborted=act.aborted)
     met = {sample.user for sample in within if sample.release == act.new}
-    if act.kind == "bad":  # somebody who got nothing but failures met it, too
-        met |= {sample.user for sample in _suspected(samples, act)}
+    if act.bad:  # somebody who got nothing but failures met it, too
+        met |= {sample.user for sample in suspected(samples, act)}
     return ChangeLine(
         name=act.name,
         kind=act.kind,

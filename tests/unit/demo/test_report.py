@@ -62,7 +62,7 @@ def test_failures_beyond_the_routers_count_are_not_the_bad_releases() -> None:
     table = reported([failed(12), failed(13)], counted=1)
     assert (table.failed_of_bad_release, table.failed_elsewhere) == (1, 1)
     assert not table.passed
-    assert table.problems == ("1 requests failed that the bad release had no part in.",)
+    assert table.problems == ("1 requests failed that no bad release had a part in.",)
 
 
 def test_failures_of_another_release_or_time_or_kind_count_against_the_demo() -> None:
@@ -76,6 +76,14 @@ def test_failures_of_another_release_or_time_or_kind_count_against_the_demo() ->
     ]
     table = reported(theirs, counted=99)
     assert table.failed_elsewhere == len(theirs)
+
+
+def test_lost_patience_is_the_fault_of_a_release_that_hangs() -> None:
+    """The router counts no error when a user gives up; outside that release's time nobody is excused."""
+    hanging = replace(BAD, kind="hanging")
+    seen = [failed(12, kind=Failure.TIMEOUT), failed(9.9, kind=Failure.TIMEOUT)]
+    table = reported(seen, acts=(hanging,))
+    assert (table.failed_of_bad_release, table.failed_elsewhere) == (1, 1)
 
 
 def test_failures_that_the_bad_release_signed_are_its_own_at_any_time() -> None:

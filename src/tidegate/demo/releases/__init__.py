@@ -1,1 +1,1 @@
-"""The `offer.py` of the later releases of the demo. `tide demo` puts one of these into a copy of the shop."""
+"""The `offer.py` of later releases of the shop. `tide demo` puts one of these into a copy of it."""

@@ -21,16 +21,17 @@ PAGE = """<!doctype html>
 
 
 def home() -> serving.Answer:
-    """The page; without the list when `api` does not answer."""
+    """The page; an apology when a service that it needs does not answer."""
     try:
         url = os.environ["API_URL"] + "/products"  # set by Tidegate, because web `needs: api`
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http, as Tidegate sets it
             stock = json.load(answer)
+        welcome = offer.today()
     except OSError as error:
         return serving.Answer(f"The shop is closed for a moment: {error}\n", status=503)
     lines = [f"<li>{html.escape(p['name'])}: {p['stock']} left</li>" for p in stock["products"]]
     page = PAGE.format(
-        offer=html.escape(offer.today()),
+        offer=html.escape(welcome),
         products="\n".join(lines),
         web=serving.RELEASE,
         api=stock["release"],

@@ -1,4 +1,4 @@
-"""What is on offer today, in release r2: something new, and nothing wrong with it."""
+"""What is on offer today: something new, and nothing wrong with it."""
 
 from __future__ import annotations
 

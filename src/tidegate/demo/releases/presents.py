@@ -1,4 +1,4 @@
-"""What is on offer today, in release r3: each visitor gets a present. Whoever tried it had a few visitors."""
+"""What is on offer today: each visitor gets a present. Whoever tried it had a few visitors."""
 
 from __future__ import annotations
 
