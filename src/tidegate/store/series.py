@@ -8,12 +8,12 @@ Hides transactions, tiers and the file's fate. Invariants:
 - a file that is damaged is set aside under another name, and a new one is begun; nothing is opened before
   it is needed, and the next call tries again: no fault of the file outlives its cause.
 
-Size, measured (tests/integration/store/test_series_size.py): a row has about 45 bytes and two more for
-each latency bucket in use, so 150 bytes with 40 buckets and the page's own part. A service that answers in
-every second has 3 720 seconds, 10 140 minutes and 9 600 hours at most, which is 3.5 MB; with four
-placements of it side by side all the time 14 MB. Points: 1 200 of 250 bytes for each of 500 rollouts of an
-environment are at most 150 MB, and only if all of them were compared for twenty minutes or more. Instances:
-145 rows of 120 ticks of two to three bytes each, 60 kB. A quiet second has no row.
+Size, measured (tests/integration/store/test_series.py): a row has 53 to 65 bytes with one latency bucket in
+use, and 175 to 180 with 40. A service that answers in every second has 3 720 seconds, 10 140 minutes and
+9 600 hours at most: 23 460 rows, 1.4 to 4.2 MB; four placements of it side by side all the time are four
+times as much. Points: 1 200 of 325 bytes (40 buckets on both sides) for each of 500 rollouts are 195 MB for
+an environment at most, and only if each of them was compared for twenty minutes or more. Instances: a day of
+one that answers all the time is 77 kB. A quiet second has no row.
 
 Neighbours: `series_sql` (statements), `series_cells` (counts as bytes), `schema` (steps), `failures`.
 """
