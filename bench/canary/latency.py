@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Final
 
 from bench.canary import streams
-from tidegate.core import judge, sequential
-from tidegate.core.judge import Counts, JudgeState, Tick, VerdictKind
+from tidegate.core import judge, sequential, verdicts
+from tidegate.core.judge import Counts, JudgeState, Tick
 from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.sequential import PLAIN, Histogram
+from tidegate.core.verdicts import VerdictKind
 
 POLICY: Final = AnalysisPolicy()
 _MEDIAN_S: Final = 0.05
@@ -70,7 +71,7 @@ def to_abort(rng: random.Random, times: float, canary_per_s: int) -> tuple[int, 
         warm = state.served_s + 1 > POLICY.warmup_s
         at_warm = at_warm if warm else state.canary.requests + canary_per_s
         state = judge.judged(state, look(rng, canary_per_s, n_s, 0.001, times), POLICY, 1.0)
-        if judge.verdict(state, POLICY).kind is VerdictKind.ABORT:
+        if verdicts.verdict(state, POLICY).kind is VerdictKind.ABORT:
             return state.canary.requests - at_warm, state.canary.requests
     return None
 
@@ -89,7 +90,7 @@ def aborted(rng: random.Random, seconds: int, *, times: float = 1.0, slowdowns: 
             stable = replace(tick.stable or Counts(), latencies=shape(slow).draw(rng, 190))
             tick = replace(tick, stable=stable)
         state = judge.judged(state, tick, POLICY, 1.0)
-        if judge.verdict(state, POLICY).kind is VerdictKind.ABORT:
+        if verdicts.verdict(state, POLICY).kind is VerdictKind.ABORT:
             return True
     return False
 
@@ -101,7 +102,7 @@ def promoted(rng: random.Random, hold_s: int = 120, per_s: int = 100) -> bool:
         for _ in range(hold_s):
             n_c = sum(rng.random() < exposure for _ in range(per_s))
             state = judge.judged(state, look(rng, n_c, per_s - n_c, 0.001), POLICY, 1.0)
-            if judge.verdict(state, POLICY).kind is VerdictKind.ABORT:
+            if verdicts.verdict(state, POLICY).kind is VerdictKind.ABORT:
                 return False
     return True
 
@@ -116,6 +117,6 @@ def errors_needed(exposure: float) -> int:
             canary=Counts(requests=n_c, errors=min(failures, n_c)), stable=Counts(requests=total - n_c)
         )
         state = judge.judged(state, tick, POLICY, 1.0)
-        if judge.verdict(state, POLICY).kind is VerdictKind.ABORT:
+        if verdicts.verdict(state, POLICY).kind is VerdictKind.ABORT:
             return failures
     return 0

@@ -22,8 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tidegate.core import analysis, judge, lifecycle, model, placements, routing
-from tidegate.core.judge import VerdictKind
+from tidegate.core import analysis, lifecycle, model, placements, routing, verdicts
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import (
     FULL_EXPOSURE,
@@ -40,6 +39,7 @@ from tidegate.core.model import (
     RolloutRequest,
 )
 from tidegate.core.policy import LittleEvidence
+from tidegate.core.verdicts import VerdictKind
 
 #: Longest time that one tick may add to any counter.
 TICK_MAX_S: Final = 1.0
@@ -316,14 +316,14 @@ def _holding(state: EnvironmentState, rollout: Rollout, observed: Observation, d
     if hold_s is None:
         return Outcome(state=replace(state, rollout=held))
     policy, found = held.request.spec.analysis, analysis.verdict(held)
-    if found is not None and judge.may_end_early(found, policy, held_s=held.held_s):
+    if found is not None and verdicts.may_end_early(found, policy, held_s=held.held_s):
         return go_to_stage(state, held, held.stage + 1, Reason.NO_WORSE, found.sentence)
     if held.held_s < hold_s:
         return Outcome(state=replace(state, rollout=held))
     for_s = f"held for {held.held_s:.0f} s"
     if found is None:
         return go_to_stage(state, held, held.stage + 1, Reason.HELD, for_s)
-    match judge.at_hold_end(found, policy):
+    match verdicts.at_hold_end(found, policy):
         case LittleEvidence.WAIT:
             return Outcome(state=replace(state, rollout=held))
         case LittleEvidence.ASK if held.analysis is not None and not held.analysis.asked:

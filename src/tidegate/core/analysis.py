@@ -20,12 +20,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from tidegate.core import judge
+from tidegate.core import judge, verdicts
+from tidegate.core.counters import Glance
 from tidegate.core.model import (
     FULL_EXPOSURE,
     Analysis,
     EnvironmentState,
-    Glance,
     Phase,
     Placement,
     Rollout,
@@ -154,11 +154,11 @@ def _counts(traffic: Traffic) -> judge.Counts:
     )
 
 
-def verdict(rollout: Rollout) -> judge.Verdict | None:
+def verdict(rollout: Rollout) -> verdicts.Verdict | None:
     """What the evidence says now; None: there is nothing to compare."""
     if rollout.analysis is None:
         return None
-    return judge.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
+    return verdicts.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
 
 
 def waits_for_evidence(rollout: Rollout) -> bool:

@@ -41,7 +41,7 @@ class Weights:
     """Most bad releases fail requests, and that hurts most. 85 % delay its finding by 4 %."""
     latency: float = 1.5
     """A slow release shows in every request: 15 % delay its finding by a third, which is few requests."""
-    overdue: float = 0.5
+    overdue: float = 0.2
     """Requests that are not answered are errors too, in the end: this only finds them earlier."""
     business: float = 1.0
     limits: float = 1.0

@@ -295,6 +295,16 @@ _FORGOTTEN: Final = 1e-6
 _DIGITS: Final = 5
 
 
+def quantile(cells: Cells, part: float) -> int:
+    """Bucket that holds it."""
+    left = part * math.fsum(weight for _, weight in cells)
+    for index, weight in cells:
+        left -= weight
+        if left <= 0:
+            return index
+    return cells[-1][0]
+
+
 def faded(past: Cells, new: Cells, *, dt_s: float) -> Cells:
     """The past after `dt_s` seconds in which these came: it loses half of its weight per half-life."""
     return _compact(_sum(past, new, keep=0.5 ** (dt_s / HALF_LIFE_S)))

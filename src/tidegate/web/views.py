@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate import errors, ports
-from tidegate.core import analysis, judge, model, placements, routing
+from tidegate.core import analysis, model, placements, routing, verdicts
 from tidegate.engine import loop, traffic
 from tidegate.web import schemas
 
@@ -191,7 +191,7 @@ def _evidence(value: model.Rollout) -> schemas.Evidence | None:
     )
 
 
-def _compared(seen: judge.Share, latency: judge.Latency | None) -> schemas.Compared:
+def _compared(seen: verdicts.Share, latency: verdicts.Latency | None) -> schemas.Compared:
     return schemas.Compared(
         requests=seen.requests,
         errors=seen.errors,

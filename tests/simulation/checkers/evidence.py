@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from tests.simulation.checkers.base import Checker, Violation
 from tests.simulation.world import World
-from tidegate.core import judge, model
-from tidegate.core.judge import VerdictKind
+from tidegate.core import model, verdicts
 from tidegate.core.model import Phase, Reason
+from tidegate.core.verdicts import VerdictKind
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class EvidenceChecker(Checker):
     def _check_verdict(self, key: model.EnvironmentKey, rollout: model.Rollout) -> None:
         if rollout.analysis is None:
             return
-        found = judge.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
+        found = verdicts.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
         if found.kind is VerdictKind.ABORT and rollout.phase is not Phase.ABORTING:
             raise Violation("VERDICT-IGNORED", f"{key}: {rollout.phase} although: {found.sentence}")
         if rollout.reason is Reason.WORSE and not rollout.analysis.judge.canary.errors:

@@ -12,10 +12,11 @@ import pytest
 
 from bench.canary import __main__ as command
 from bench.canary import fast, latency, streams, trials
-from tidegate.core import judge, sequential
-from tidegate.core.judge import Counts, Finding, JudgeState, Tick, Verdict, VerdictKind
+from tidegate.core import judge, sequential, verdicts
+from tidegate.core.judge import Counts, JudgeState, Tick
 from tidegate.core.policy import AnalysisPolicy, LittleEvidence, Metric
 from tidegate.core.sequential import PLAIN, Histogram, Plan, Sample
+from tidegate.core.verdicts import Finding, Verdict, VerdictKind
 
 POLICY = AnalysisPolicy()
 PAST = Histogram(cells=tuple((index, 100) for index in range(80, 110)))
@@ -43,7 +44,7 @@ def after(
 
 
 def said(state: JudgeState, policy: AnalysisPolicy = POLICY) -> Verdict:
-    return judge.verdict(state, policy)
+    return verdicts.verdict(state, policy)
 
 
 # --- aborts ----------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def test_an_analysis_that_is_off_says_so_and_never_aborts() -> None:
     policy = AnalysisPolicy(enabled=False)
     found = said(after(begun(policy), counts(100, 100), counts(1900), policy=policy), policy)
     assert (found.kind, found.finding) == (VerdictKind.CONTINUE, Finding.OFF)
-    assert judge.at_hold_end(found, policy) is LittleEvidence.GO_ON
+    assert verdicts.at_hold_end(found, policy) is LittleEvidence.GO_ON
 
 
 # --- promotion -------------------------------------------------------------------------------------
@@ -211,9 +212,9 @@ def test_an_equal_canary_is_promoted_early_only_if_the_user_says_so() -> None:
     found = said(after(begun(), counts(100, 0, 0), counts(1900, 2, 0), looks=150))
     assert (found.kind, found.finding) == (VerdictKind.PROMOTE, Finding.NO_WORSE)
     assert "no worse" in found.sentence
-    assert judge.may_end_early(found, eager, held_s=eager.soak_s)
-    assert not judge.may_end_early(found, eager, held_s=eager.soak_s - 1)
-    assert not judge.may_end_early(found, POLICY, held_s=1000.0)
+    assert verdicts.may_end_early(found, eager, held_s=eager.soak_s)
+    assert not verdicts.may_end_early(found, eager, held_s=eager.soak_s - 1)
+    assert not verdicts.may_end_early(found, POLICY, held_s=1000.0)
 
 
 def test_a_slower_canary_is_not_promoted() -> None:
@@ -231,8 +232,8 @@ def test_a_hold_that_ends_without_evidence_does_what_the_policy_says(wish: Littl
     policy = AnalysisPolicy(on_little_evidence=wish)
     little = said(after(begun(), counts(5), counts(95)))
     enough = said(after(begun(), counts(1000, 0, 0), counts(19_000, 0, 0), looks=60))
-    assert judge.at_hold_end(little, policy) is wish
-    assert judge.at_hold_end(enough, policy) is LittleEvidence.GO_ON
+    assert verdicts.at_hold_end(little, policy) is wish
+    assert verdicts.at_hold_end(enough, policy) is LittleEvidence.GO_ON
 
 
 # --- looks -----------------------------------------------------------------------------------------
@@ -363,12 +364,12 @@ def test_release_without_latencies_is_promoted_on_its_errors_alone() -> None:
     quiet = judge.Counts(requests=5000)
     for _ in range(6):
         state = judge.judged(state, judge.Tick(canary=quiet, stable=quiet), policy, 1.0)
-    assert judge.verdict(state, policy).kind is judge.VerdictKind.PROMOTE
+    assert verdicts.verdict(state, policy).kind is verdicts.VerdictKind.PROMOTE
 
 
 def test_rounding_cannot_leave_a_quantile_without_a_bucket() -> None:
     """If the parts add up to a hair less than the whole, the last bucket holds the quantile."""
-    assert judge._quantile(((3, 0.1), (7, 0.2)), 1.0 + 1e-9) == 7
+    assert sequential.quantile(((3, 0.1), (7, 0.2)), 1.0 + 1e-9) == 7
 
 
 def test_small_app_is_compared_before_its_stage_is_over() -> None:
@@ -381,7 +382,7 @@ def test_small_app_is_compared_before_its_stage_is_over() -> None:
             state, Tick(canary=canary, stable=Counts(requests=int(second % 12 == 9))), policy, 1.0
         )
     assert state.canary.requests == state.canary.errors <= 12
-    assert judge.verdict(state, policy).kind is VerdictKind.ABORT
+    assert verdicts.verdict(state, policy).kind is VerdictKind.ABORT
 
 
 def test_canary_alone_in_its_slice_waits_for_the_stable_release() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import builders, canaries
 from tidegate import ports
-from tidegate.core import judge, sequential
+from tidegate.core import sequential, verdicts
 from tidegate.core.model import Phase, Rollout
 from tidegate.core.policy import LittleEvidence
 from tidegate.web import schemas, views
@@ -31,7 +31,7 @@ def test_evidence_is_what_the_judge_says() -> None:
     """The numbers are those of the verdict on which the rollout's fate rests, not others of the API's own."""
     rollout = canaries.judged(canary=(10, 0), stable=(190, 0))
     assert rollout.analysis is not None
-    verdict = judge.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
+    verdict = verdicts.verdict(rollout.analysis.judge, rollout.request.spec.analysis)
     found = evidence(rollout)
     assert (found.verdict, found.finding, found.metric) == ("continue", verdict.finding, None)
     assert found.sentence == verdict.sentence
