@@ -92,6 +92,12 @@ def comparison(rollout: Json) -> Table | None:
     return table
 
 
+def noise(environment: Json) -> str:
+    """What was learned of the live release's errors, for the next canary; empty if nothing was."""
+    learned = environment.get("noise")
+    return f"noise: {learned}" if learned else ""
+
+
 def milliseconds(value: float | None) -> str:
     """Empty if nothing was measured."""
     return "" if value is None else f"{value:.3g} ms"

@@ -37,6 +37,8 @@ def status(tide: Tide, environment: str | None, watch: bool) -> None:  # noqa: F
     compared = evidence.comparison(found["rollout"]) if found["rollout"] else None
     if compared is not None:
         tide.out.print(compared)
+    if noise := evidence.noise(found):
+        tide.out.print(safe(noise), soft_wrap=True)
     if found["hosts"]:
         names = ", ".join("every host" if host == "*" else host for host in found["hosts"])
         tide.out.print(f"answers to {safe(names)}, at {safe(found['url'])}", soft_wrap=True)

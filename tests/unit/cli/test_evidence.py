@@ -138,3 +138,11 @@ def test_the_cell_of_a_table() -> None:
     assert evidence.short(canaries.as_json(longer)).startswith("no worse: ")
     assert evidence.short(canaries.as_json(BAD)).startswith("errors: ")
     assert evidence.short(canaries.as_json(GOOD)) == "nothing found, 300 requests"
+
+
+def test_what_was_learned_of_the_noise_is_shown() -> None:
+    """The replay's own sentence is shown where there is one, and nothing where history is too short."""
+    found = canaries.environment(GOOD)
+    assert evidence.noise(found) == ""
+    learned = found | {"noise": "480 fake canaries on your last day, none aborted."}
+    assert evidence.noise(learned) == "noise: 480 fake canaries on your last day, none aborted."
