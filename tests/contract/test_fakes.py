@@ -50,12 +50,14 @@ def _router() -> conformance.RouterHarness:
         from_app = asked.good + asked.failing + asked.broken
         router.answered(
             KEY,
-            "web",
-            0,
-            requests=from_app + asked.cut,
-            errors=asked.failing + asked.cut,
-            unanswered=asked.broken,
-            latencies=((40, from_app - 1), (70, 1)),
+            model.Traffic(
+                service="web",
+                slot=0,
+                requests=from_app + asked.cut,
+                errors=asked.failing + asked.cut,
+                unanswered=asked.broken,
+                latencies=((40, from_app - 1), (70, 1)),
+            ),
         )
 
     return conformance.RouterHarness(router=router, wait=_waits_on(clock), restart=restart, ask=ask)
@@ -164,12 +166,17 @@ def test_answers_are_counted_as_a_router_counts_them() -> None:
     router = fakes.FakeRouter()
     harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
     router.apply(conformance.table(harness), key="")
-    router.answered(KEY, "web", 0, requests=10, errors=1, latencies=((40, 8), (60, 1)), unanswered=1)
-    router.answered(KEY, "web", 0, requests=2, latencies=((20, 1), (40, 1)))
+    router.answered(
+        KEY,
+        model.Traffic(
+            service="web", slot=0, requests=10, errors=1, latencies=((40, 8), (60, 1)), unanswered=1
+        ),
+    )
+    router.answered(KEY, model.Traffic(service="web", slot=0, requests=2, latencies=((20, 1), (40, 1))))
     router.open_session(KEY, ("web", 0, "p1-0-20002"), seconds=60.0)
     router.reload()
-    router.answered(KEY, "web", 0, requests=5, latencies=((40, 5),))
-    router.answered(KEY, "web", 0, requests=1, latencies=((90, 1),), process="2")
+    router.answered(KEY, model.Traffic(service="web", slot=0, requests=5, latencies=((40, 5),)))
+    router.answered(KEY, model.Traffic(service="web", slot=0, requests=1, latencies=((90, 1),), process="2"))
     seen = router.observe(KEY)
     assert seen.processes == ("2", "3")
     counted = {
@@ -196,7 +203,9 @@ def test_answers_are_shared_out_among_servers() -> None:
     router.apply(conformance.table(harness), key="")
     number = len(router.candidates(KEY, "web", 0))
     assert number > 0
-    router.answered(KEY, "web", 0, requests=3 * number + 2, errors=2, unanswered=1)
+    router.answered(
+        KEY, model.Traffic(service="web", slot=0, requests=3 * number + 2, errors=2, unanswered=1)
+    )
     seen = [each for each in router.observe(KEY).servers if (each.service, each.slot) == ("web", 0)]
     assert sum(each.requests for each in seen) == 3 * number + 1
     assert sum(each.errors for each in seen) == 2
@@ -215,7 +224,12 @@ def test_impossible_counts_are_refused(
     harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
     router.apply(conformance.table(harness), key="")
     with pytest.raises(ValueError, match="No router counts this"):
-        router.answered(KEY, "web", 0, requests=2, errors=errors_, latencies=latencies, unanswered=unanswered)
+        router.answered(
+            KEY,
+            model.Traffic(
+                service="web", slot=0, requests=2, errors=errors_, latencies=latencies, unanswered=unanswered
+            ),
+        )
 
 
 def test_new_server_is_up_after_its_check() -> None:

@@ -283,7 +283,7 @@ class World:
 
     def answer(self, key: model.EnvironmentKey, slot: int, requests: int, failed: int) -> None:
         """Users were answered."""
-        self.router.answered(key, "web", slot, requests=requests, errors=failed)
+        self.router.answered(key, model.Traffic(service="web", slot=slot, requests=requests, errors=failed))
         before = self.served[key, slot]
         self.served[key, slot] = (before[0] + requests, before[1] + failed)
 

@@ -170,39 +170,20 @@ class FakeRouter:
             if name[0] == service and name[1] == slot and each.up and each.server.ready
         )
 
-    def answered(
-        self,
-        environment: model.EnvironmentKey,
-        service: str,
-        slot: int,
-        *,
-        requests: int,
-        errors: int = 0,
-        latencies: tuple[tuple[int, int], ...] = (),
-        unanswered: int = 0,
-        process: str | None = None,
-    ) -> None:
-        """Users were answered from this slot: these are added to what the process has counted.
+    def answered(self, environment: model.EnvironmentKey, added: model.Traffic) -> None:
+        """Users were answered: this is added to what a process has counted, the newest if none is named.
 
-        `requests` are all, those with an error and those without a whole answer included; `latencies` has
-        the answers that came from the app, by bucket of `core.sequential`. `process`: one of those that
-        `observe` shows, in place of the newest. Raises KeyError for what that process does not know.
+        Of `classes` only 2xx and 5xx are made, from requests and errors. Raises KeyError for what the
+        process does not know, ValueError for what no router counts.
         """
         by_name = {_process_name(generation): held for generation, held in self._processes()}
-        held = by_name[_process_name(self._generation) if process is None else process][environment]
-        added = model.Traffic(
-            service=service,
-            slot=slot,
-            requests=requests,
-            errors=errors,
-            classes=(0, requests - errors, 0, 0, errors),
-            unanswered=unanswered,
-            latencies=latencies,
-        )
+        held = by_name[added.process or _process_name(self._generation)][environment]
+        added = replace(added, process="", classes=(0, added.requests - added.errors, 0, 0, added.errors))
         if not _possible(added):
             raise ValueError(f"No router counts this: {added}")
+        place = (added.service, added.slot)
         before = {(one.service, one.slot): one for one in _counted(held)}
-        held.counts[service, slot] = _sum(before[service, slot], added)
+        held.counts[place] = _sum(before[place], added)
         _share_out(held, added)
         self._statuses.pop(environment, None)
 
