@@ -15,7 +15,10 @@ from tidegate import errors
 from tidegate.core import model
 from tidegate.core.model import EnvironmentKey, Phase
 from tidegate.engine import loop
+from tidegate.engine.noise import Noise
+from tidegate.engine.series import RETRY_S, Recorder
 from tidegate.engine.watch import Watch
+from tidegate.testing.series import MemorySeries
 
 EARLIER = EnvironmentKey(app="aardvark", environment="test")
 DEADLINE_S = 10.0
@@ -117,3 +120,24 @@ def test_view_of_an_unknown_environment_is_not_found(watched: Watched) -> None:
     """Never deployed is no empty answer."""
     with pytest.raises(errors.NotFoundError, match="Nothing was ever deployed"):
         watched.watch.view(replace(KEY, environment="nowhere"))
+
+
+def test_watch_hands_each_look_to_the_recorder_and_shows_its_trouble(watched: Watched) -> None:
+    """What cannot be recorded is seen in the view, and the loop goes on."""
+    kept = MemorySeries()
+    recorder = Recorder(kept, watched.plant.world, Noise(kept, watched.plant.world))
+    watch = Watch(watched.controller, watched.plant.store, watched.plant.world, recorder)
+    watched.plant.holds(environment().live("r1"))
+    watch._round()
+    kept.failing = errors.StorageError("The disk is full.")
+    recorder.write()
+    (failure,) = watch.view(KEY).failures
+    assert (failure.key, str(failure.error)) == ("series", "The disk is full.")
+    watched.plant.world.time_s += RETRY_S
+    kept.failing = None
+    watch._round()
+    recorder.write()
+    assert watch.view(KEY).failures == ()
+    watch._round()
+    recorder.write()
+    assert kept.marks(KEY) == ()
