@@ -292,7 +292,7 @@ def _waiting(found: Verdict, state: JudgeState) -> str:
         if requests == 0
         else f"The canary has had no request for {state.silent_s:.0f} s.",
         Finding.NOTHING_TO_COMPARE: "The stable release has no requests to compare with.",
-        Finding.FEW_REQUESTS: f"The canary has had {requests} request{'' if requests == 1 else 's'}, too few to say much.",
+        Finding.FEW_REQUESTS: f"The canary has had {words.number(requests, 'request')}, too few to say much.",
         Finding.LATENCY_SILENT: "The canary's latencies are not reported any more.",
     }.get(
         found.finding,

@@ -22,6 +22,11 @@ def odds(log_evidence: float) -> str:
     return f"{found:.0f} to 1" if found > _ROUND_ODDS else f"{found:.2g} to 1"
 
 
+def number(count: int, thing: str) -> str:
+    """`1 request`, `2 requests`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def percent(share: float) -> str:
     """A share of 0 to 1, e.g. `2.4 %`."""
     return f"{_pct(share)} %"

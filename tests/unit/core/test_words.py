@@ -57,3 +57,8 @@ def test_no_percentage_needs_a_mathematician(share: float) -> None:
     said = words.percent(share).removesuffix(" %")
     assert set(said) <= set("0123456789.")
     assert float(said) == pytest.approx(100 * share, rel=0.05, abs=1e-6)
+
+
+def test_one_thing_is_not_several() -> None:
+    """Nothing is several, too."""
+    assert [words.number(count, "request") for count in (0, 1, 2)] == ["0 requests", "1 request", "2 requests"]
