@@ -50,7 +50,7 @@ $(STAMP): requirements/dev.txt pyproject.toml src/tidegate/__init__.py
 	@echo "setup: done: $$($(BIN)/python -c 'import tidegate; print("tidegate", tidegate.__version__)'), command: $(BIN)/tide"
 
 .PHONY: demo
-demo: setup ## a good release, then a bad one that goes back by itself, on this machine
+demo: setup ## a good release, then bad ones that go back by themselves, on this machine
 	$(BIN)/tide demo
 
 .PHONY: test
