@@ -414,7 +414,7 @@ class App:
     def history(self, environment: str = "production") -> list[Json]:
         """All rollouts, newest first."""
         with client.Client(self.tide.socket) as connection:
-            return connection.history(client.Place(self.name, environment))
+            return connection.history(client.Place(self.name, environment), limit=1000)
 
     def wait_phase(self, *phases: str, environment: str = "production", seconds: float = 20.0) -> Json:
         """Wait until the current or the last rollout is in one of the phases."""
