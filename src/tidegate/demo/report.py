@@ -2,9 +2,9 @@
 
 Hides whose fault a failed request is. It is a bad release's own if that release signed the answer, or if
 nobody did while the bad release was being let in: when the router finds none of its instances alive, it
-answers 503, or ends a connection that was used before. But never more of them than the router itself counted
-on the bad release: everything else that failed counts against the demo. Only of a release that hangs the
-router counts nothing, because its users lose their patience first. Pure.
+answers 503, or ends a connection that was used before. But of what nobody signed never more than the router
+itself counted on the bad release: everything else that failed counts against the demo. Only of a release that
+hangs the router counts nothing, because its users lose their patience first. Pure.
 Neighbours: `story` gathers acts, samples and the router's counts; `cli` prints the report.
 """
 
@@ -169,13 +169,15 @@ def _problems(
 
 def _spoilt(samples: Samples, acts: tuple[Act, ...], router: Mapping[int, Count]) -> int:
     """How many failed requests are the bad releases' own."""
-    return sum(
-        len(suspected(samples, act))
-        if act.kind == "hanging"
-        else min(len(suspected(samples, act)), router.get(act.new, Count()).errors)
-        for act in acts
-        if act.bad
-    )
+    return sum(_spoilt_by(samples, act, router.get(act.new, Count())) for act in acts if act.bad)
+
+
+def _spoilt_by(samples: Samples, act: Act, counted: Count) -> int:
+    found = suspected(samples, act)
+    if act.kind == "hanging":
+        return len(found)
+    signed = sum(1 for sample in found if sample.release == act.new)
+    return min(len(found), max(signed, counted.errors))
 
 
 def suspected(samples: Samples, act: Act) -> tuple[Sample, ...]:

@@ -88,7 +88,13 @@ def test_lost_patience_is_the_fault_of_a_release_that_hangs() -> None:
 
 def test_failures_that_the_bad_release_signed_are_its_own_at_any_time() -> None:
     """An answer with its name on it needs no guess at the time."""
-    assert reported([failed(25, release=3)], counted=1).failed_elsewhere == 0
+    assert reported([failed(25, release=3)]).failed_elsewhere == 0
+
+
+def test_signed_failures_leave_less_to_those_that_nobody_signed() -> None:
+    """The router counts both: what it counted of the bad release is not excused twice."""
+    assert reported([failed(12, release=3), failed(13)], counted=1).failed_elsewhere == 1
+    assert reported([failed(12, release=3), failed(13)], counted=2).failed_elsewhere == 0
 
 
 def test_no_traffic_is_no_success() -> None:
