@@ -18,10 +18,11 @@ from tidegate import daemon, ports
 from tidegate.artifacts.content import ContentStore
 from tidegate.core.model import EnvironmentKey
 from tidegate.demo import processes
-from tidegate.engine import loop, operations, watch
+from tidegate.engine import loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
+from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
 
 #: The call that moves the users.
@@ -119,7 +120,12 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
             clock=clock,
         )
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
-        watched = watch.Watch(controller, clocked_store, clock)
+        kept = SqliteSeries(home.series)
+        stack.callback(kept.close)
+        recorder = series.Recorder(kept, clock, noise.Noise(kept, clock))
+        watched = watch.Watch(controller, clocked_store, clock, recorder)
+        stack.callback(recorder.stop)
+        recorder.start()
         watched.start()
         stack.callback(watched.stop)
         yield (
@@ -131,6 +137,7 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
                 clock=clock,
                 content=content,
                 link_ports=links,
+                memory=recorder,
                 wake=watched.wake,
             ),
         )

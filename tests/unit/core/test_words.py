@@ -61,4 +61,8 @@ def test_no_percentage_needs_a_mathematician(share: float) -> None:
 
 def test_one_thing_is_not_several() -> None:
     """Nothing is several, too."""
-    assert [words.number(count, "request") for count in (0, 1, 2)] == ["0 requests", "1 request", "2 requests"]
+    assert [words.number(count, "request") for count in (0, 1, 2)] == [
+        "0 requests",
+        "1 request",
+        "2 requests",
+    ]
