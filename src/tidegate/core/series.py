@@ -202,12 +202,9 @@ def thinned(points: tuple[Point, ...], limit: int = POINTS_MAX) -> tuple[Point, 
 
 def quantile_ms(latencies: Counted, part: float) -> float | None:
     """Lower edge of the bucket that holds it, as everywhere in the analysis; None: nothing was measured."""
-    left = part * sum(count for _, count in latencies)
-    for bucket, count in latencies:
-        left -= count
-        if left <= 0:
-            return sequential.bucket_edge_s(bucket) * 1000
-    return None
+    if not latencies:
+        return None
+    return sequential.bucket_edge_s(sequential.quantile(latencies, part)) * 1000
 
 
 def sample(latencies: Counted, limit: int) -> Histogram:
