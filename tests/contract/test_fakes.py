@@ -9,6 +9,7 @@ import pytest
 from tidegate import errors
 from tidegate.core import model
 from tidegate.core.model import InstanceState
+from tidegate.core.sequential import Counted
 from tidegate.testing import conformance, fakes
 from tidegate.testing.conformance import KEY
 
@@ -57,6 +58,7 @@ def _router() -> conformance.RouterHarness:
                 errors=asked.failing + asked.cut,
                 unanswered=asked.broken,
                 latencies=((40, from_app - 1), (70, 1)),
+                user_errors=((5, asked.failing),) if asked.failing else (),
             ),
         )
 
@@ -169,10 +171,18 @@ def test_answers_are_counted_as_a_router_counts_them() -> None:
     router.answered(
         KEY,
         model.Traffic(
-            service="web", slot=0, requests=10, errors=1, latencies=((40, 8), (60, 1)), unanswered=1
+            service="web",
+            slot=0,
+            requests=10,
+            errors=1,
+            latencies=((40, 8), (60, 1)),
+            unanswered=1,
+            user_errors=((7, 1),),
         ),
     )
     router.answered(KEY, model.Traffic(service="web", slot=0, requests=2, latencies=((20, 1), (40, 1))))
+    failed = ((0, 1), (7, 1))
+    router.answered(KEY, model.Traffic(service="web", slot=0, requests=3, errors=3, user_errors=failed))
     router.open_session(KEY, ("web", 0, "p1-0-20002"), seconds=60.0)
     router.reload()
     router.answered(KEY, model.Traffic(service="web", slot=0, requests=5, latencies=((40, 5),)))
@@ -180,14 +190,15 @@ def test_answers_are_counted_as_a_router_counts_them() -> None:
     seen = router.observe(KEY)
     assert seen.processes == ("2", "3")
     counted = {
-        one.process: (one.requests, one.errors, one.unanswered, one.classes, one.latencies)
+        one.process: (one.requests, one.errors, one.classes, one.latencies, one.user_errors)
         for one in seen.traffic
         if one.requests
     }
     assert counted == {
-        "2": (13, 1, 1, (0, 12, 0, 0, 1), ((20, 1), (40, 9), (60, 1), (90, 1))),
-        "3": (5, 0, 0, (0, 5, 0, 0, 0), ((40, 5),)),
+        "2": (16, 4, (0, 12, 0, 0, 4), ((20, 1), (40, 9), (60, 1), (90, 1)), ((0, 1), (7, 2))),
+        "3": (5, 0, (0, 5, 0, 0, 0), ((40, 5),), ()),
     }
+    assert {one.process: one.unanswered for one in seen.traffic if one.requests} == {"2": 1, "3": 0}
     router.clock.advance(60.0)
     assert router.observe(KEY).processes == ("3",)
     router.kill()
@@ -230,6 +241,16 @@ def test_impossible_counts_are_refused(
                 service="web", slot=0, requests=2, errors=errors_, latencies=latencies, unanswered=unanswered
             ),
         )
+
+
+@pytest.mark.parametrize("had", [((3, 2),), ((3, 1), (4, 1)), ((3, -1),), ((20, 1),), ((-1, 1),)])
+def test_impossible_errors_of_users_are_refused(had: Counted) -> None:
+    """Users had no more errors than there were, in one of the twenty parts."""
+    router = fakes.FakeRouter()
+    harness = conformance.RouterHarness(router=router, wait=_waits_on(router.clock))
+    router.apply(conformance.table(harness), key="")
+    with pytest.raises(ValueError, match="No router counts this"):
+        router.answered(KEY, model.Traffic(service="web", slot=0, requests=2, errors=1, user_errors=had))
 
 
 def test_new_server_is_up_after_its_check() -> None:

@@ -6,9 +6,13 @@ Neighbours: `model` has them in observations and rollouts, `analysis` compares t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tidegate.core.judge import JudgeState
 from tidegate.core.sequential import Counted
+
+#: Parts of the users that errors are counted by: a twentieth is a canary of 5 %.
+USER_SHARDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,8 @@ class Traffic:
     """Answers that began and did not end: broken off, or left standing. Without any answer it is a 5xx."""
     latencies: Counted = ()
     """Answers of the app by time to their first byte, in the buckets of `sequential`."""
+    user_errors: Counted = ()
+    """Answers 5xx of the app to users, by the part of the users that their address puts them in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

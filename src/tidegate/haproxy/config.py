@@ -11,7 +11,8 @@ How a request finds its way:
     routes.map  app.environment.      -> <stable><mark>:<fence>:<canary>:<exposure>:<salt>:<preview>
     backend     app.environment.service.slot
 
-Each backend counts the answers of its servers to users, by latency, in a table of its own (`latency_lines`).
+Each backend counts the answers of its servers to users, by latency, in a table of its own (`latency_lines`),
+and in another one those of them that are errors, by twentieths of the users (`user_lines`).
 
 One entry in routes.map per environment, found by prefix, so that all its services flip at once. The mark
 says whether a canary is open: without one, no cookie is read and nothing is hashed.
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tidegate.core import model, sequential
+from tidegate.core.counters import USER_SHARDS
 from tidegate.errors import RouterError
 from tidegate.haproxy.settings import RouterSettings
 
@@ -53,6 +55,8 @@ SERVER_OPTIONS: Final = (
 
 #: What a backend's table holds: at most one cell per bucket, for as long as the process lives.
 LATENCY_TABLE: Final = f"type integer size {2 * sequential.BUCKETS} store gpc(2)"
+#: HAProxy counts by itself how often a cell was tracked: nothing but errors is.
+USER_TABLE: Final = f"type integer size {2 * USER_SHARDS} store conn_cnt"
 #: HAProxy has an address of 32 bits: 71 minutes. The upper half is what a clock that is put back makes of a
 #: time that did not pass; nothing says that it was slow.
 _LATENCY_BITS: Final = 32
@@ -106,6 +110,11 @@ def backend_name(key: model.EnvironmentKey, service: str, slot: int) -> str:
 def table_name(key: model.EnvironmentKey, backend: str) -> str:
     """Of the table in which a backend of this name counts its answers by latency. Raises RouterError."""
     return f"{environment_name(key)}/{backend.removeprefix(owner_prefix(key))}"
+
+
+def user_table_name(key: model.EnvironmentKey, backend: str) -> str:
+    """Of the table in which it counts errors by parts of the users. Raises RouterError."""
+    return f"{table_name(key, backend)}.users"
 
 
 def owner_prefix(key: model.EnvironmentKey) -> str:
@@ -300,11 +309,13 @@ def environment_text(table: model.RouteTable, shape: Structure) -> str:
     lines = ["global", f"    set-var {structure_variable(table.key)} str({fingerprint(shape)})", ""]
     # Not in the backends: HAProxy empties a backend's own table when a reload replaces the process.
     lines += [f"peers {environment_name(table.key)}", "    disabled"]
-    lines += [f"    table {one.service}.{one.slot} {LATENCY_TABLE}" for one in shape] + [""]
+    lines += [f"    table {one.service}.{one.slot} {LATENCY_TABLE}" for one in shape]
+    lines += [f"    table {one.service}.{one.slot}.users {USER_TABLE}" for one in shape] + [""]
     for one in shape:
         name = backend_name(table.key, one.service, one.slot)
         lines.append(f"backend {name} from tidegate")
         lines += [f"    {line}" for line in latency_lines(table_name(table.key, name))]
+        lines += [f"    {line}" for line in user_lines(user_table_name(table.key, name))]
         lines += [f"    {line}" for line in _check_lines(one.check)]
         for server in servers.get((one.service, one.slot), ()):
             lines.append(f"    server {server_words(server)}{'' if server.ready else ' disabled'}")
@@ -321,6 +332,18 @@ def latency_lines(name: str) -> tuple[str, ...]:
     return (
         f"http-response track-sc0 date(0,us),sub(txn.begun),map_ip_int({BUCKETS}) table {name}",
         "http-response sc-inc-gpc(1,0) if { sc_inc_gpc(0,0) eq 0 }",
+    )
+
+
+def user_lines(name: str) -> tuple[str, ...]:
+    """How a backend counts its servers' errors by parts of the users, in this table.
+
+    A good answer costs one comparison. Without an open canary no user has a name: here they are their
+    addresses. What has no time at which it began was asked by another service (`links`), not by a user.
+    """
+    key = f"src,xxh32,mod({USER_SHARDS})"
+    return (
+        f"http-response track-sc1 {key} table {name} if {{ status ge 500 }} {{ var(txn.begun) -m found }}",
     )
 
 

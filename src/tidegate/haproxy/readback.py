@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tidegate.core import model, sequential
+from tidegate.core.counters import USER_SHARDS
 from tidegate.errors import RouterError
 from tidegate.haproxy import config
 from tidegate.haproxy.wire import garbled
@@ -31,6 +32,9 @@ _TABLE: Final = re.compile(r"# table: (?P<name>\S+), type: integer, size:[0-9]+,
 _CELL: Final = re.compile(
     r"0x[0-9a-f]+: key=(?P<bucket>[0-9]+) use=[0-9]+ exp=[0-9]+ shard=[0-9]+"
     r" gpc0=(?P<low>[0-9]+) gpc1=(?P<high>[0-9]+)"
+)
+_USER_CELL: Final = re.compile(
+    r"0x[0-9a-f]+: key=(?P<bucket>[0-9]+) use=[0-9]+ exp=[0-9]+ shard=[0-9]+ conn_cnt=(?P<low>[0-9]+)"
 )
 _STREAM: Final = re.compile(r"(?P<id>0x[0-9a-f]+): proto=.*? be=(?P<backend>\S+) srv=(?P<server>\S+) ")
 
@@ -102,6 +106,8 @@ class Look:
     """By name of backend."""
     latencies: dict[str, sequential.Counted] = field(default_factory=dict)
     """By name of backend, if it was asked for them."""
+    user_errors: dict[str, sequential.Counted] = field(default_factory=dict)
+    """The same; only of those that have errors."""
 
     @property
     def fence(self) -> int:
@@ -145,27 +151,55 @@ def look(key: model.EnvironmentKey, answers: tuple[str, ...]) -> Look:
     )
 
 
-def latency_commands(key: model.EnvironmentKey, look: Look) -> tuple[str, ...]:
-    """What to ask for the latencies of the backends that have answered, in the order of their names."""
-    return tuple(f"show table {config.table_name(key, name)}" for name in _answering(look))
+def table_commands(key: model.EnvironmentKey, look: Look) -> tuple[str, ...]:
+    """What to ask for the tables of the backends that have answered, and of those that have errors."""
+    names = [config.table_name(key, name) for name in _answering(look)]
+    names += [config.user_table_name(key, name) for name in _failing(look)]
+    return tuple(f"show table {name}" for name in names)
 
 
 def measured(key: model.EnvironmentKey, look: Look, answers: tuple[str, ...]) -> Look:
-    """The look with latencies, from the answers to `latency_commands`. Raises RouterError."""
-    names = _answering(look)
-    found = {
-        name: _cells(config.table_name(key, name), answer)
-        for name, answer in zip(names, answers, strict=True)
-    }
-    return replace(look, latencies=found)
+    """The look with what its tables hold, from the answers to `table_commands`. Raises RouterError."""
+    answering, failing = _answering(look), _failing(look)
+    if len(answers) != len(answering) + len(failing):
+        raise RouterError("HAProxy has not answered about all of its tables.")
+    timed, failed = answers[: len(answering)], answers[len(answering) :]
+    return replace(
+        look,
+        latencies={
+            name: _cells(_LATENCIES, config.table_name(key, name), answer)
+            for name, answer in zip(answering, timed, strict=True)
+        },
+        user_errors={
+            name: _cells(_USERS, config.user_table_name(key, name), answer)
+            for name, answer in zip(failing, failed, strict=True)
+        },
+    )
 
 
 def _answering(look: Look) -> list[str]:
     return sorted(name for name, count in look.counts.items() if any(count.classes) or count.active)
 
 
-def _cells(name: str, answer: str) -> sequential.Counted:
-    """Answers by bucket. A process configured by an older Tidegate has no table: it has measured nothing."""
+def _failing(look: Look) -> list[str]:
+    return sorted(name for name, count in look.counts.items() if count.classes[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Of a table."""
+
+    cell: re.Pattern[str]
+    cells: int
+    """Keys are below it."""
+
+
+_LATENCIES: Final = _Kind(_CELL, sequential.BUCKETS)
+_USERS: Final = _Kind(_USER_CELL, USER_SHARDS)
+
+
+def _cells(kind: _Kind, name: str, answer: str) -> sequential.Counted:
+    """Counts by key. A process configured by an older Tidegate has no table: it has counted nothing."""
     if answer == "No such table":
         return ()
     heading, *lines = answer.split("\n")
@@ -174,11 +208,12 @@ def _cells(name: str, answer: str) -> sequential.Counted:
         raise garbled(heading)
     cells: dict[int, int] = {}
     for line in lines:
-        row = _CELL.fullmatch(line)
-        bucket = _number(row["bucket"]) if row else sequential.BUCKETS
-        if row is None or bucket >= sequential.BUCKETS or bucket in cells:
+        row = kind.cell.fullmatch(line)
+        bucket = _number(row["bucket"]) if row else kind.cells
+        if row is None or bucket >= kind.cells or bucket in cells:
             raise garbled(line)
-        cells[bucket] = _counter(row["low"]) + (_counter(row["high"]) << _COUNTER_BITS)
+        low, *high = (_counter(count) for name, count in row.groupdict().items() if name != "bucket")
+        cells[bucket] = low + (sum(high) << _COUNTER_BITS)
     return tuple((bucket, count) for bucket, count in sorted(cells.items()) if count)
 
 

@@ -240,9 +240,9 @@ class HAProxyRouter:
     def _look_and_measure(
         self, pid: int, key: model.EnvironmentKey, *, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> readback.Look:
-        """A look with the latencies of what has answered; which that is, the look itself says."""
+        """A look with the tables of what has answered; which that is, the look itself says."""
         look = self._look(pid, key, timeout_s=timeout_s)
-        answers = self._wire.ask(pid, readback.latency_commands(key, look), timeout_s=timeout_s)
+        answers = self._wire.ask(pid, readback.table_commands(key, look), timeout_s=timeout_s)
         return readback.measured(key, look, answers)
 
     def _look_at_old(
@@ -397,6 +397,7 @@ def _traffic(key: model.EnvironmentKey, looks: list[readback.Look]) -> tuple[mod
                     active=count.active,
                     unanswered=count.unanswered,
                     latencies=look.latencies.get(name, ()),
+                    user_errors=look.user_errors.get(name, ()),
                 )
             )
     return tuple(result)

@@ -459,8 +459,8 @@ def router_refuses_a_smaller_fence_after_a_restart(make: MakeRouter) -> None:
 def router_counts_what_users_got(make: MakeRouter) -> None:
     """Requests, classes, latencies and broken answers add up, in the slot that answered and nowhere else.
 
-    Without an answer of the app a request is an error and has no latency; an answer that was broken off is
-    unanswered, beside the class that it began with.
+    Without an answer of the app a request is an error, has no latency and is not counted as any user's; an
+    answer that was broken off is unanswered, beside the class that it began with.
     """
     harness = make()
     if harness.ask is None:
@@ -482,6 +482,7 @@ def router_counts_what_users_got(make: MakeRouter) -> None:
             and list(answered.latencies) == sorted(dict(answered.latencies).items()),
             "the latencies are not a histogram",
         )
+        _same(sum(count for _, count in answered.user_errors), 2 * times)
 
 
 def router_counts_anew_after_a_restart(make: MakeRouter) -> None:

@@ -16,6 +16,8 @@ from typing import Final
 
 from tidegate import errors, ports
 from tidegate.core import model
+from tidegate.core.counters import USER_SHARDS
+from tidegate.core.sequential import Counted
 from tidegate.testing.clock import ManualClock
 
 ServerKey = tuple[str, int, str]
@@ -376,16 +378,22 @@ def _share_out(held: _Running, added: model.Traffic) -> None:
 
 
 def _possible(added: model.Traffic) -> bool:
-    """An error or an unanswered request is one of the requests, and so is what came from the app."""
+    """An error or an unanswered request is one of the requests, and so is what came from the app.
+
+    An error that a user is known to have had is one of the errors.
+    """
     measured = [count for _, count in added.latencies]
+    had = [count for _, count in added.user_errors]
     parts = (added.errors, added.unanswered, sum(measured))
-    return min(*parts, *measured, 0) == 0 and max(parts) <= added.requests
+    return (
+        min(*parts, *measured, *had, 0) == 0
+        and max(parts) <= added.requests
+        and sum(had) <= added.errors
+        and all(0 <= shard < USER_SHARDS for shard, _ in added.user_errors)
+    )
 
 
 def _sum(one: model.Traffic, other: model.Traffic) -> model.Traffic:
-    latencies = dict(one.latencies)
-    for bucket, count in other.latencies:
-        latencies[bucket] = latencies.get(bucket, 0) + count
     first, second, third, fourth, fifth = map(int.__add__, one.classes, other.classes)
     return replace(
         one,
@@ -393,8 +401,16 @@ def _sum(one: model.Traffic, other: model.Traffic) -> model.Traffic:
         errors=one.errors + other.errors,
         classes=(first, second, third, fourth, fifth),
         unanswered=one.unanswered + other.unanswered,
-        latencies=tuple(sorted(latencies.items())),
+        latencies=_together(one.latencies, other.latencies),
+        user_errors=_together(one.user_errors, other.user_errors),
     )
+
+
+def _together(one: Counted, other: Counted) -> Counted:
+    cells = dict(one)
+    for key, count in other:
+        cells[key] = cells.get(key, 0) + count
+    return tuple(sorted(cells.items()))
 
 
 def _same_structure(one: model.RouteTable, other: model.RouteTable) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from tests.integration.haproxy.world import HOST, KEY, TCP, WEB, World, backend,
 from tests.support.http_load import Load, Plan, ask, ask_all, exchange
 from tests.support.web_app import WebApp, WebSocket
 from tidegate.core import model, sequential
+from tidegate.core.counters import USER_SHARDS
 from tidegate.haproxy import RouterSettings
 
 pytestmark = pytest.mark.real
@@ -290,6 +292,45 @@ def test_latencies_are_of_users_and_in_their_buckets(world: World, blue: WebApp)
     # HAProxy reads its clock once per turn of its loop: a few milliseconds.
     assert sequential.bucket_edge_s(bucket + 1) > 0.28
     assert sequential.bucket_edge_s(bucket) < 5.0
+
+
+def test_errors_are_counted_by_parts_of_the_users(world: World, blue: WebApp) -> None:
+    """Errors of two addresses are in their two parts; good answers and other services' calls in none."""
+    link = world.settings.link_ports[0]
+    world.apply(world.table(backend(0, [blue], link_port=link)))
+    ask(link, HOST, "/status/500")
+    _ask_from("127.0.0.2", world.port, (200, 404))
+    assert [one.user_errors for one in _traffic(world)] == [()] * model.SLOTS
+    _ask_from("127.0.0.2", world.port, (500, 200, 503, 501, 404, 505, 599))
+    _ask_from("127.0.0.3", world.port, (200, 500, 302))
+    _ask_from("127.0.0.2", world.port, (502,))
+    errors = {_user_shard("127.0.0.2"): 6, _user_shard("127.0.0.3"): 1}
+    (one,) = (one for one in _traffic(world) if one.slot == 0)
+    assert (one.errors, dict(one.user_errors)) == (8, errors)
+    world.wire.reload(timeout_s=5)
+    _ask_from("127.0.0.3", world.port, (500, 200))
+    newest = [one for one in _traffic(world) if one.slot == 0 and one.requests == 2]
+    assert [one.user_errors for one in newest] == [((_user_shard("127.0.0.3"), 1),)]
+
+
+def _ask_from(address: str, port: int, statuses: tuple[int, ...]) -> None:
+    """One request after the other over one connection from this address, answered so."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10.0, source_address=(address, 0))
+    with contextlib.closing(client):
+        for status in statuses:
+            client.request("GET", f"/status/{status}", headers={"Host": HOST})
+            answer = client.getresponse()
+            answer.read()
+            assert answer.status == status
+
+
+def _user_shard(address: str) -> int:
+    """xxHash32 of the four bytes of an address, as its specification has it, in twentieths."""
+    value = (0x165667B1 + 4 + int.from_bytes(socket.inet_aton(address), "little") * 0xC2B2AE3D) % 2**32
+    value = (value << 17 | value >> 15) % 2**32 * 0x27D4EB2F % 2**32
+    value = (value ^ value >> 15) * 0x85EBCA77 % 2**32
+    value = (value ^ value >> 13) * 0xC2B2AE3D % 2**32
+    return (value ^ value >> 16) % USER_SHARDS
 
 
 def test_what_the_app_does_not_answer_is_an_error_and_not_a_latency(world: World, blue: WebApp) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.haproxy.test_config import table
 from tidegate.core import model, sequential
+from tidegate.core.counters import USER_SHARDS
 from tidegate.haproxy import config
 
 EDGES_US = [round(sequential.bucket_edge_s(index) * 1e6) for index in range(sequential.BUCKETS)]
@@ -60,12 +61,23 @@ def test_a_clock_that_is_put_back_makes_nobody_slow(back_us: int) -> None:
 
 
 def test_every_backend_measures_and_forgets_nothing() -> None:
-    """Each slot has a table of its own with room for every bucket, from which nothing expires."""
+    """Each slot has tables of its own with room for every bucket and part, from which nothing expires."""
     text = config.environment_text(table(), config.structure(table(), ()))
     tables = [line.split() for line in text.splitlines() if line.startswith("    table ")]
-    tracked = [line.split()[-1] for line in text.splitlines() if "track-sc0" in line]
-    assert [f"shop.production/{words[1]}" for words in tables] == tracked
-    assert len(set(tracked)) == model.SLOTS
-    for words in tables:
-        assert int(words[words.index("size") + 1]) > sequential.BUCKETS
-        assert "expire" not in words
+    for rule, users, cells in (("track-sc0", False, sequential.BUCKETS), ("track-sc1", True, USER_SHARDS)):
+        tracks = [line.split() for line in text.splitlines() if rule in line]
+        tracked = [words[words.index("table") + 1] for words in tracks]
+        own = [words for words in tables if words[1].endswith(".users") == users]
+        assert [f"shop.production/{words[1]}" for words in own] == tracked
+        assert len(set(tracked)) == model.SLOTS
+        for words in own:
+            assert int(words[words.index("size") + 1]) > cells
+            assert "expire" not in words
+
+
+def test_good_answers_cost_users_parts_one_comparison() -> None:
+    """Whose address it is, is asked on errors only, and the status is what is compared first."""
+    (line,) = config.user_lines("shop.production/web.0.users")
+    rule, _, condition = line.partition(" if ")
+    assert rule == "http-response track-sc1 src,xxh32,mod(20) table shop.production/web.0.users"
+    assert condition.startswith("{ status ge 500 } ")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.core import model, sequential
+from tidegate.core.counters import USER_SHARDS
 from tidegate.errors import RouterError
 from tidegate.haproxy import config, readback
 
@@ -41,6 +42,13 @@ TABLE = (
     "0x7f01: key=255 use=1 exp=0 shard=0 gpc0=12 gpc1=0\n"
     "0x7f03: key=9 use=1 exp=0 shard=0 gpc0=0 gpc1=0\n"
     "0x7f04: key=0 use=0 exp=0 shard=0 gpc0=1 gpc1=0"
+)
+USERS = (
+    "# table: shop.test/web.0.users, type: integer, size:40, used:4\n"
+    "0x7f02: key=19 use=0 exp=0 shard=0 conn_cnt=4\n"
+    "0x7f01: key=7 use=1 exp=0 shard=0 conn_cnt=4294967295\n"
+    "0x7f03: key=9 use=1 exp=0 shard=0 conn_cnt=0\n"
+    "0x7f04: key=0 use=0 exp=0 shard=0 conn_cnt=1"
 )
 
 
@@ -88,19 +96,41 @@ def test_damaged_answers_are_never_half_read(part: int, data: st.DataObject) -> 
     assert set(look.counts) <= {"shop.test.web.0", "shop.test.web.1"}
 
 
-def test_latencies_are_asked_of_slots_that_have_answered() -> None:
+def measured(*, latencies: str = TABLE, users: str = USERS) -> readback.Look:
+    """A look with these answers about the tables."""
+    return readback.measured(KEY, readback.look(KEY, WHOLE), (latencies, users))
+
+
+def test_tables_are_asked_of_slots_that_have_answered() -> None:
     """Two counters of 32 bits make a count; a cell that has not counted yet is left out; idle slots too."""
+    commands = readback.table_commands(KEY, readback.look(KEY, WHOLE))
+    assert commands == ("show table shop.test/web.0", "show table shop.test/web.0.users")
+    look = measured()
+    assert look.latencies == {"shop.test.web.0": ((0, 1), (57, 2 * 2**32 + 3), (255, 12))}
+    assert look.user_errors == {"shop.test.web.0": ((0, 1), (7, 2**32 - 1), (19, 4))}
+
+
+def test_slots_without_errors_are_not_asked_whose_they_were() -> None:
+    """A good release costs no second table to be read."""
+    good = (*WHOLE[:-1], STATISTICS.replace(",1,2,3,4,5,6", ",1,2,3,4,0,6"))
+    look = readback.look(KEY, good)
+    assert readback.table_commands(KEY, look) == ("show table shop.test/web.0",)
+    found = readback.measured(KEY, look, (TABLE,))
+    assert (len(found.latencies), found.user_errors) == (1, {})
+
+
+def test_answers_about_other_tables_than_asked_are_refused() -> None:
+    """One too few or too many would be read as another table's."""
     look = readback.look(KEY, WHOLE)
-    assert readback.latency_commands(KEY, look) == ("show table shop.test/web.0",)
-    found = readback.measured(KEY, look, (TABLE,)).latencies
-    assert found == {"shop.test.web.0": ((0, 1), (57, 2 * 2**32 + 3), (255, 12))}
+    for answers in ((), (TABLE,), (TABLE, USERS, USERS), (USERS, TABLE)):
+        with pytest.raises(RouterError):
+            readback.measured(KEY, look, answers)
 
 
 def test_process_without_tables_has_measured_nothing() -> None:
-    """HAProxy with the configuration of an older Tidegate is seen, without latencies."""
-    assert readback.measured(KEY, readback.look(KEY, WHOLE), ("No such table",)).latencies == {
-        "shop.test.web.0": ()
-    }
+    """HAProxy with the configuration of an older Tidegate is seen, without latencies and whose errors."""
+    assert measured(users="No such table").user_errors == {"shop.test.web.0": ()}
+    assert measured(latencies="No such table").latencies == {"shop.test.web.0": ()}
 
 
 @pytest.mark.parametrize(
@@ -121,24 +151,57 @@ def test_process_without_tables_has_measured_nothing() -> None:
         TABLE.replace("use=1", "use=x"),
         TABLE.replace("\n0x7f04", "\n\n0x7f04"),
         TABLE[:-1],
+        USERS,
     ],
 )
 def test_hostile_tables_are_refused(answer: str) -> None:
     """A row of another table, of no bucket, of a bucket once more, or cut is never a count."""
-    look = readback.look(KEY, WHOLE)
     with pytest.raises(RouterError):
-        readback.measured(KEY, look, (answer,))
+        measured(latencies=answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "nonsense",
+        USERS.replace(".users", ""),
+        USERS.replace("key=19", "key=20"),
+        USERS.replace("key=19", "key=7"),
+        USERS.replace("key=19", "key=-1"),
+        USERS.replace("conn_cnt=4294967295", "conn_cnt=4294967296"),
+        USERS.replace("conn_cnt=4\n", "conn_cnt=-4\n"),
+        USERS.replace("conn_cnt=4\n", "conn_cnt=²\n"),
+        USERS.replace("conn_cnt=4\n", "gpc0=4 gpc1=0\n"),
+        USERS.replace("conn_cnt=4\n", "conn_cnt=4 conn_cur=0\n"),
+        USERS[:-1],
+        TABLE,
+    ],
+)
+def test_hostile_tables_of_users_are_refused(answer: str) -> None:
+    """Nobody is in a twenty-first part, or twice in one."""
+    with pytest.raises(RouterError):
+        measured(users=answer)
 
 
 @given(st.integers(0, len(TABLE)), st.text(max_size=12))
 def test_damaged_tables_are_refused_or_have_a_meaning(cut: int, piece: str) -> None:
     """Whatever follows a part of a table, what is read is counts of buckets."""
-    look = readback.look(KEY, WHOLE)
     try:
-        cells = dict(readback.measured(KEY, look, (TABLE[:cut] + piece,)).latencies["shop.test.web.0"])
+        cells = dict(measured(latencies=TABLE[:cut] + piece).latencies["shop.test.web.0"])
     except RouterError:
         return
     assert all(0 <= bucket < sequential.BUCKETS and count > 0 for bucket, count in cells.items())
+
+
+@given(st.integers(0, len(USERS)), st.text(max_size=12))
+def test_damaged_tables_of_users_are_refused_or_have_a_meaning(cut: int, piece: str) -> None:
+    """Whatever follows a part of a table, what is read is counts of parts."""
+    try:
+        cells = dict(measured(users=USERS[:cut] + piece).user_errors["shop.test.web.0"])
+    except RouterError:
+        return
+    assert all(0 <= shard < USER_SHARDS and 0 < count < 2**32 for shard, count in cells.items())
 
 
 @pytest.mark.parametrize("answer", ["nonsense", "0x1", "0x1 key", "1 key value"])
