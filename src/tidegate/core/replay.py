@@ -2,18 +2,19 @@
 
 Hides how the day is cut and what is tried; `sequential` has the bets, `judge` takes the `Plan`. The tests
 of `sequential` take requests as independent of one another. Bursts of one user and incidents of one
-instance are not, and no formula knows how large they are, but yesterday does. Each shard of the stable
-release's users (or each of its instances) plays the canary against all others in each of the day's
-windows, in the very process that will judge the canary. Every one of these canaries is good. If too many
-would have been aborted, evidence is made to count less, in the cheaper of two ways:
+instance are not, and no formula knows how large they are, but yesterday does. Each of the stable
+release's instances plays the canary against all others in each of the day's windows, and so does each
+part of its users, in the very process that will judge the canary. Every one of these canaries is good.
+If too many would have been aborted, evidence is made to count less, in the cheaper of two ways:
 
 - *tempering*: evidence is divided by phi, which suits many small bursts;
 - *block cap*: the evidence of any `block_s` seconds counts at most 1.5 nats, so that an abort needs about
-  four separate blocks, which suits few large incidents.
+  four separate blocks, which suits few large incidents;
+- both, if neither suits instances and users alike.
 
-Invariants: pure and deterministic; bounded work, because ticks are merged up to 5 s until there are few
-enough of them; both ways leave the guarantee for independent requests as it is. Not known from it: kinds
-of noise that yesterday did not have.
+Invariants: pure and deterministic; one plan, which holds on every cut of the day; bounded work for each
+cut, because ticks are merged up to 5 s until there are few enough of them; both ways leave the guarantee
+for independent requests as it is. Not known from it: kinds of noise that yesterday did not have.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from tidegate.core.sequential import PLAIN, Floats, Plan
 #: What the ladders try, from the mildest on.
 PHIS: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 40.0, 80.0, 120.0)
 BLOCKS_S: Final = (5.0, 10.0, 20.0, 60.0)
+#: Beside a cap: a larger one would leave nothing to judge by.
+_MIXED_PHIS: Final = PHIS[:7]
 WINDOWS: Final = 24
 #: A window shorter than this is no rollout.
 _WINDOW_MIN_S: Final = 600.0
@@ -71,40 +74,86 @@ class Replay:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The release, cut in one way."""
+
+    of: str
+    """What a shard consists of, for people: instances, users."""
+    shards: tuple[Shard, ...]
+
+
 def replayed(shards: tuple[Shard, ...], policy: AnalysisPolicy, *, tick_s: float) -> Replay:
     """The plan for the next rollout. ValueError if the shards' ticks differ in number."""
-    if len({len(counts) for shard in shards for counts in (shard.requests, shard.errors)}) > 1:
-        raise ValueError("all shards of a replay must have the same ticks")
-    if len(shards) < _SHARDS_MIN or sum(sum(shard.errors) for shard in shards) < _ERRORS_MIN:
+    return replayed_on((Parts(of="", shards=shards),), policy, tick_s=tick_s)
+
+
+def replayed_on(cuts: tuple[Parts, ...], policy: AnalysisPolicy, *, tick_s: float) -> Replay:
+    """One plan that holds on every cut, each for itself; a cut that has too little history has no say.
+
+    ValueError if the ticks of one cut's shards differ in number.
+    """
+    known = tuple(cut for cut in cuts if _teaches(cut.shards))
+    if not known:
         sentence = "Too little history to learn the stable release's noise from: errors count in full."
         return Replay(plan=PLAIN, fakes=0, aborted_plain=0, aborted=0, sentence=sentence)
-    day = _day(shards, policy, tick_s)
+    names, days = tuple(cut.of for cut in known), tuple(_day(cut.shards, policy, tick_s) for cut in known)
     chance = policy.false_abort
-    plain = _trial(day, PLAIN)
-    if plain.crossings(chance) <= chance * len(plain.peaks) and plain.tail_holds():
-        return _result(day, plain, PLAIN, plain)
-    capped = _mildest(day, tuple(Plan(block_s=block_s) for block_s in BLOCKS_S))
-    tempered = _mildest(day, tuple(Plan(phi=phi) for phi in PHIS))
-    good = [found for found in (capped, tempered) if _passes(day, found[1])]
-    plan, trial = (
-        min(good, key=lambda found: _delay(day, found[0]))
+    plain = _trials(days, PLAIN)
+    if all(each.crossings(chance) <= chance * len(each.peaks) and each.tail_holds() for each in plain):
+        return _result(names, plain, PLAIN, plain, chance)
+    capped = _mildest(days, tuple(Plan(block_s=block_s) for block_s in BLOCKS_S))
+    tempered = _mildest(days, tuple(Plan(phi=phi) for phi in PHIS))
+    tried = [capped, tempered]
+    if len(days) > 1 and not any(_all_pass(days, found[1]) for found in tried):
+        # What suits one cut need not suit the other, e.g. a cap for incidents of instances and a divisor for
+        # bursts of users: a little of both is milder than the last rung of either.
+        tried += (
+            _mildest(days, tuple(Plan(phi=phi, block_s=block_s) for phi in _MIXED_PHIS))
+            for block_s in BLOCKS_S
+        )
+    good = [found for found in tried if _all_pass(days, found[1])]
+    plan, trials = (
+        min(good, key=lambda found: _cost(days, found[0]))
         if good
-        else min(capped, tempered, key=lambda found: found[1].crossings(chance))
+        else min(tried, key=lambda found: sum(each.crossings(chance) for each in found[1]))
     )
-    return _result(day, plain, plan, trial)
+    return _result(names, plain, plan, trials, chance)
 
 
-def _result(day: _Day, plain: _Trial, plan: Plan, trial: _Trial) -> Replay:
-    chance, fakes = day.policy.false_abort, len(plain.peaks)
-    before, after = plain.crossings(chance), trial.crossings(chance)
-    played = f"{fakes} fake canaries on your last day, {before} aborted"
+def _teaches(shards: tuple[Shard, ...]) -> bool:
+    if len({len(counts) for shard in shards for counts in (shard.requests, shard.errors)}) > 1:
+        raise ValueError("all shards of a replay must have the same ticks")
+    return len(shards) >= _SHARDS_MIN and sum(sum(shard.errors) for shard in shards) >= _ERRORS_MIN
+
+
+def _result(
+    names: tuple[str, ...], plain: tuple[_Trial, ...], plan: Plan, trials: tuple[_Trial, ...], chance: float
+) -> Replay:
+    fakes = [len(each.peaks) for each in plain]
+    before, after = ([each.crossings(chance) for each in of] for of in (plain, trials))
+    whose = ", ".join(f"{number} of {name}" for number, name in zip(fakes, names, strict=True) if name)
+    said = f" ({whose})" if whose else ""
+    played = f"{sum(fakes)} fake canaries on your last day{said}, {_listed(before)} aborted"
     if plan == PLAIN:
         sentence = f"{played}: errors count in full."
-    elif plan.block_s is not None:
-        sentence = f"{played}; with the evidence of any {plan.block_s:.0f} s capped, {after}."
     else:
-        sentence = f"{played}; with evidence divided by {plan.phi:g}, {after}."
-    return Replay(plan=plan, fakes=fakes, aborted_plain=before, aborted=after, sentence=sentence)
+        sentence = f"{played}; with {_told(plan)}, {_listed(after)}."
+    return Replay(
+        plan=plan, fakes=sum(fakes), aborted_plain=sum(before), aborted=sum(after), sentence=sentence
+    )
+
+
+def _told(plan: Plan) -> str:
+    """What is done to evidence."""
+    if plan.block_s is None:
+        return f"evidence divided by {plan.phi:g}"
+    capped = f"the evidence of any {plan.block_s:.0f} s capped"
+    return capped if plan.phi == 1 else f"{capped} and divided by {plan.phi:g}"
+
+
+def _listed(counts: list[int]) -> str:
+    return " and ".join(map(str, counts))
 
 
 # --- the day ---------------------------------------------------------------------------------------
@@ -206,18 +255,42 @@ def _trial(day: _Day, plan: Plan, permitted: float = math.inf) -> _Trial:
     return _Trial(peaks=tuple(peaks))
 
 
-def _mildest(day: _Day, ladder: tuple[Plan, ...]) -> tuple[Plan, _Trial]:
-    """The first rung that passes, found by halving; the last one if none does."""
+def _trials(days: tuple[_Day, ...], plan: Plan) -> tuple[_Trial, ...]:
+    """All fakes of all days."""
+    return tuple(_trial(day, plan) for day in days)
+
+
+def _all_pass(days: tuple[_Day, ...], trials: tuple[_Trial, ...]) -> bool:
+    return all(_passes(day, trial) for day, trial in zip(days, trials, strict=True))
+
+
+def _passed(days: tuple[_Day, ...], plan: Plan) -> tuple[_Trial, ...] | None:
+    """The trials of all days if they all pass; it ends with the first that does not."""
+    found = []
+    for day in days:
+        found.append(_trial(day, plan, _permitted(day)))
+        if not _passes(day, found[-1]):
+            return None
+    return tuple(found)
+
+
+def _mildest(days: tuple[_Day, ...], ladder: tuple[Plan, ...]) -> tuple[Plan, tuple[_Trial, ...]]:
+    """The first rung that passes on all days, found by halving; the last one if none does."""
     low, high = 0, len(ladder) - 1
     best = None
     while low <= high:
         middle = (low + high) // 2
-        trial = _trial(day, ladder[middle], _permitted(day))
-        if _passes(day, trial):
-            best, high = (ladder[middle], trial), middle - 1
+        trials = _passed(days, ladder[middle])
+        if trials is not None:
+            best, high = (ladder[middle], trials), middle - 1
         else:
             low = middle + 1
-    return best or (ladder[-1], _trial(day, ladder[-1]))
+    return best or (ladder[-1], _trials(days, ladder[-1]))
+
+
+def _cost(days: tuple[_Day, ...], plan: Plan) -> float:
+    """Of the time until a bad canary is found; logarithms, because larger shards need more requests."""
+    return math.fsum(math.log1p(_delay(day, plan)) for day in days)
 
 
 def _delay(day: _Day, plan: Plan) -> float:
