@@ -200,9 +200,19 @@ class InstanceCounts:
     errors: Counted
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCounts:
+    """What all users of the live release were answered, and which part of them had the errors."""
+
+    requests: Counted = ()
+    """`(tick, requests)`, ticks as above."""
+    errors: Counted = ()
+    """`(USER_SHARDS * tick + part, errors)`: sorted by time, as everything that the series keeps."""
+
+
 #: Length of a row's stretch in the series, in seconds -> for how long such rows are kept.
 KEPT_S: Final = {1: 3600, 60: 7 * 24 * 3600, 3600: 400 * 24 * 3600}
-#: Length of a tick of `InstanceCounts`.
+#: Length of a tick of `InstanceCounts` and `UserCounts`.
 TICK_S: Final = 5
 
 
@@ -229,14 +239,15 @@ class Recorded:
     points: tuple[tuple[int, series.Point], ...] = ()
     """Each with its rollout."""
     instances: tuple[InstanceCounts, ...] = ()
+    users: UserCounts = UserCounts()
 
 
 class Series(Protocol):
     """What was answered, second by second. May be lost at any time: no decision rests on it alone.
 
     Seconds are kept for an hour, minutes for a week, hours for 400 days, the points of an environment's last
-    500 rollouts, instances for a day. Every call raises StorageError or StoreError when the series cannot
-    be used; it may work again later.
+    500 rollouts, instances and users for a day. Every call raises StorageError or StoreError when the series
+    cannot be used; it may work again later.
     """
 
     def marks(self, key: model.EnvironmentKey) -> tuple[model.Traffic, ...] | None:
@@ -246,7 +257,7 @@ class Series(Protocol):
         """Add all of it, or nothing.
 
         Each row to its second, its minute and its hour; each point to its rollout, and to the point of the
-        same second if there is one; counts of instances to theirs.
+        same second if there is one; counts of instances and of users to theirs.
         """
 
     def rows(
@@ -259,6 +270,9 @@ class Series(Protocol):
 
     def instances(self, key: model.EnvironmentKey, *, since: int, until: int) -> tuple[InstanceCounts, ...]:
         """Counts of the ticks that begin from `since` on and before `until`, by service and instance."""
+
+    def users(self, key: model.EnvironmentKey, *, since: int, until: int) -> UserCounts:
+        """The same of the users."""
 
     def keep_noise(self, key: model.EnvironmentKey, noise: Noise) -> None:
         """Replace what is known of its noise."""

@@ -2,14 +2,15 @@
 
 Hides the process that replays, its pace and its fate. Invariants:
 
-- a replay takes up to half a minute of a processor: it runs in a process of its own, with the lowest
+- a replay takes up to a minute of a processor: it runs in a process of its own, with the lowest
   priority, that is given values and answers with a value, and that ends with us, however we end;
 - one at a time, no more than one an hour for each environment, and none before there is enough new history;
 - the newest one that has ended counts for the next deploy, and is kept over restarts; without history the
   plan is the plain one. A replay that fails changes nothing.
 
-What is replayed are the instances of whatever release was live at the time: a day has noise of its own,
-whichever releases it saw. Services with a single instance have nothing to be compared with.
+What is replayed are the instances, and the parts of the users, of whatever release was live at the time: a
+day has noise of its own, whichever releases it saw. One plan must hold on both. Services with a single
+instance have nothing to be compared with; their users have one another.
 Neighbours: `series` calls `step` from its thread; `noise_counts` counted; `core.replay` decides.
 """
 
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,7 @@ import structlog
 
 from tidegate import ports
 from tidegate.core import model, replay
+from tidegate.core.counters import USER_SHARDS
 from tidegate.core.model import EnvironmentKey
 from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.sequential import PLAIN, Counted, Plan
@@ -49,8 +53,12 @@ SHARDS_MAX: Final = 20
 SHARDS_MIN: Final = 2
 #: A replay that takes so long on this machine is given up.
 LIMIT_S: Final = 1800.0
-#: Of a processor: the longest one that was measured took 25 s.
+#: Of a processor: the longest replay of one cut that was measured took 25 s, and there are two.
 PROCESSOR_LIMIT_S: Final = 300
+#: The errors of addresses are looked at in stretches of this length: longer than most bursts.
+STRETCH_TICKS: Final = 600 // ports.TICK_S
+#: A part of the users may have half as many errors again as the others, besides what is chance.
+UNEVEN: Final = 1.5
 #: `PR_SET_PDEATHSIG` of prctl(2).
 _PARENT_DEATH_SIGNAL: Final = 1
 
@@ -59,7 +67,7 @@ _PARENT_DEATH_SIGNAL: Final = 1
 class Job:
     """What the process is given."""
 
-    shards: tuple[replay.Shard, ...]
+    cuts: tuple[replay.Parts, ...]
     policy: AnalysisPolicy
 
 
@@ -128,11 +136,12 @@ class Noise:
         self._due_s[key] = now_s + LOOK_AGAIN_S
         now, newest = int(self.clock.now()), self._newest.get(key)
         counts = self.kept.instances(key, since=now - DAY_S, until=now)
-        shards = shards_of(counts)
-        if len(shards) < SHARDS_MIN or _ticks(counts, since=newest.at if newest else 0.0) < ENOUGH_TICKS:
+        users = self.kept.users(key, since=now - DAY_S, until=now)
+        cuts = cuts_of(counts, users)
+        if not cuts or _ticks(counts, users, since=newest.at if newest else 0.0) < ENOUGH_TICKS:
             return False
         self._due_s[key] = now_s + EVERY_S
-        job = Job(shards=shards, policy=live.spec.analysis)
+        job = Job(cuts=cuts, policy=live.spec.analysis)
         try:
             self._run = _started(key, self.command, job, now_s)
         except OSError as error:  # no room for its files, no process to be had: in an hour, perhaps
@@ -166,6 +175,15 @@ class Noise:
             self.close()
 
 
+def cuts_of(counts: tuple[ports.InstanceCounts, ...], users: ports.UserCounts) -> tuple[replay.Parts, ...]:
+    """The last day, cut in every way that it can be."""
+    both = (
+        replay.Parts(of="instances", shards=shards_of(counts)),
+        replay.Parts(of="users", shards=user_shards_of(users)),
+    )
+    return tuple(cut for cut in both if len(cut.shards) >= SHARDS_MIN)
+
+
 def shards_of(counts: tuple[ports.InstanceCounts, ...]) -> tuple[replay.Shard, ...]:
     """Instances as parts of the release: each part has its share of every service, as a canary would."""
     instances: dict[str, list[ports.InstanceCounts]] = {}
@@ -187,15 +205,61 @@ def shards_of(counts: tuple[ports.InstanceCounts, ...]) -> tuple[replay.Shard, .
     return tuple(replay.Shard(requests=tuple(requests), errors=tuple(failed)) for requests, failed in parts)
 
 
+def user_shards_of(users: ports.UserCounts) -> tuple[replay.Shard, ...]:
+    """Twentieths of the users; empty if nothing is known of them, or if they are not equal parts.
+
+    Each part is given an equal share of all requests, since only errors are counted by part. A part with
+    heavy users looks burstier than it is, and the plan becomes more careful than it had to be: that errs on
+    the side of good releases. It must not err far, because a plan that is much too careful finds no bad
+    release either. Behind a proxy all users have a few addresses, and these parts are no twentieths.
+    """
+    ticks = [tick for tick, _ in (*users.requests[:1], *users.requests[-1:])]
+    if not ticks:
+        return ()
+    first, length = ticks[0], ticks[-1] - ticks[0] + 1
+    requests = [0] * length
+    _pour(requests, users.requests, first)
+    failed = [[0] * length for _ in range(USER_SHARDS)]
+    for cell, count in users.errors:
+        tick, part = divmod(cell, USER_SHARDS)
+        _pour(failed[part], ((tick, count),), first)
+    if not _are_even(failed):
+        return ()
+    return tuple(_user_shard(requests, part, errors) for part, errors in enumerate(failed))
+
+
+def _user_shard(requests: list[int], part: int, failed: list[int]) -> replay.Shard:
+    """An equal share, what cannot be divided in turn; but who has so many errors has asked so often."""
+    shares = ((every + part) // USER_SHARDS for every in requests)
+    return replay.Shard(requests=tuple(map(max, shares, failed)), errors=tuple(failed))
+
+
+def _are_even(failed: list[list[int]]) -> bool:
+    """Whether no part has many more errors than the others all day: bursts are soon over, addresses stay.
+
+    What a stretch has above four times its part's median stretch is a burst, and does not count.
+    """
+    typical = [_typical(part) for part in failed]
+    mean = math.fsum(typical) / len(typical)
+    return max(typical) <= UNEVEN * mean + 3 * math.sqrt(mean)
+
+
+def _typical(failed: list[int]) -> float:
+    stretches = [sum(failed[begin : begin + STRETCH_TICKS]) for begin in range(0, len(failed), STRETCH_TICKS)]
+    usual = max(1.0, 4 * statistics.median(stretches))
+    return math.fsum(min(count, usual) for count in stretches)
+
+
 def _pour(into: list[int], cells: Counted, first: int) -> None:
     for tick, count in cells:
         if 0 <= tick - first < len(into):
             into[tick - first] += count
 
 
-def _ticks(counts: tuple[ports.InstanceCounts, ...], *, since: float) -> int:
+def _ticks(counts: tuple[ports.InstanceCounts, ...], users: ports.UserCounts, *, since: float) -> int:
     """Ticks with requests that began since."""
-    return len({tick for each in counts for tick, _ in each.requests if tick * ports.TICK_S >= since})
+    of_all = (users.requests, *(each.requests for each in counts))
+    return len({tick for requests in of_all for tick, _ in requests if tick * ports.TICK_S >= since})
 
 
 # --- the process -----------------------------------------------------------------------------------
@@ -218,7 +282,7 @@ def main() -> None:
     """Of the process: a job on standard input, a replay on standard output, our parent's pid as argument."""
     _be_humble(parent=int(sys.argv[-1]))
     job = _JOB.validate_json(sys.stdin.buffer.read())
-    found = replay.replayed(job.shards, job.policy, tick_s=ports.TICK_S)
+    found = replay.replayed_on(job.cuts, job.policy, tick_s=ports.TICK_S)
     sys.stdout.buffer.write(_REPLAY.dump_json(found))
 
 

@@ -28,7 +28,7 @@ from tidegate.core import analysis, model, series
 from tidegate.core.model import EnvironmentKey
 from tidegate.core.sequential import NOTHING, Counted, Histogram, Plan
 from tidegate.engine import execute, loop, noise, traffic
-from tidegate.engine.noise_counts import InstanceMeter
+from tidegate.engine.noise_counts import InstanceMeter, UserMeter
 
 #: Between two transactions.
 PAUSE_S: Final = 1.0
@@ -78,6 +78,7 @@ class _Book:
     """Placement that the canary is compared with, also when the canary has become live."""
     last: tuple[int, series.Point] | None = None
     meter: InstanceMeter = field(default_factory=InstanceMeter)
+    users: UserMeter = field(default_factory=UserMeter)
     grown: dict[_Mark, model.Traffic] = field(default_factory=dict)
     ended: tuple[str, ...] = ()
     rows: dict[tuple[int, int, str], series.Row] = field(default_factory=dict)
@@ -94,7 +95,8 @@ class _Book:
         self.alive = routes.processes
         self.places |= {placement.slot: placement for placement in state.placements}
         moment = self._moment(state, at)
-        for counted in routes.traffic:
+        for each in routes.traffic:
+            counted = replace(each, user_errors=())  # those are kept by tick, as the noise needs them
             mark = (counted.process, counted.service, counted.slot)
             before = seen.get(mark)
             if before is not None and replace(before, active=counted.active) == counted:
@@ -144,6 +146,7 @@ class _Book:
             rows=tuple(self.rows[where] for where in sorted(self.rows)),
             points=self.points + tuple(self._new_points()),
             instances=self.meter.taken(now),
+            users=self.users.taken(now),
         )
         self.grown, self.ended, self.rows, self.points = {}, (), {}, ()
         news = recorded != ports.Recorded(key=self.key) or (self.unknown and not self.begins)
@@ -163,6 +166,7 @@ class _Book:
                 self.rows = {(row.at, row.placement, row.service): row for row in coarse}
         self.points = _thinned(recorded.points + self.points)
         self.meter.put_back(recorded.instances)
+        self.users.put_back(recorded.users)
 
     def _note_ended(self, now_s: float) -> None:
         known = sorted({mark[0] for mark in self.seen or {}})
@@ -257,6 +261,7 @@ class Recorder:
             if book.seen is not None:
                 book.look(state, routes, int(view.at))
                 book.meter.look(state.live, routes, view.at)
+                book.users.look(state.live, routes, view.at)
 
     @property
     def failures(self) -> tuple[execute.Failure, ...]:

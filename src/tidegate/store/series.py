@@ -13,7 +13,8 @@ use, and 175 to 180 with 40. A service that answers in every second has 3 720 se
 9 600 hours at most: 23 460 rows, 1.4 to 4.2 MB; four placements of it side by side all the time are four
 times as much. Points: 1 200 of 325 bytes (40 buckets on both sides) for each of 500 rollouts are 195 MB for
 an environment at most, and only if each of them was compared for twenty minutes or more. Instances: a day of
-one that answers all the time is 77 kB. A quiet second has no row.
+one that answers all the time is 77 kB, and of users 106 kB, or 1.3 MB if each part of them has an error in
+every tick. A quiet second has no row.
 
 Neighbours: `series_sql` (statements), `series_cells` (counts as bytes), `schema` (steps), `failures`.
 """
@@ -32,6 +33,7 @@ import pydantic
 
 from tidegate import errors, ports
 from tidegate.core import model, series
+from tidegate.core.counters import USER_SHARDS
 from tidegate.core.replay import Replay
 from tidegate.core.sequential import Counted
 from tidegate.store import failures, files, schema
@@ -48,6 +50,7 @@ KEPT_S: Final = {
     HOUR_S: ports.KEPT_S[HOUR_S],
 }
 KEPT_ROLLOUTS: Final = 500
+#: Counts of instances and of users.
 KEPT_INSTANCES_S: Final = DAY_S
 #: Counts of an instance lie together in rows of this length: a row per tick would be three times as large.
 CHUNK_S: Final = 600
@@ -102,6 +105,7 @@ class SqliteSeries:
                     _add_points(connection, environment, rollout, tuple(point for _, point in points))
                 for counts in one.instances:
                     _add_instance(connection, environment, counts)
+                _add_users(connection, environment, one.users)
 
     def rows(
         self, key: model.EnvironmentKey, *, since: int, until: int, step_s: int, limit: int = 20_000
@@ -127,7 +131,7 @@ class SqliteSeries:
         with self._using() as connection:
             asked = (_environment(connection, key), since - CHUNK_S, until)
             found = connection.execute(sql.INSTANCES, asked).fetchall()
-        first, last = -(-since // ports.TICK_S), -(-until // ports.TICK_S)
+        first, last = _ticks(since, until)
         counts = tuple(
             ports.InstanceCounts(
                 service=service,
@@ -140,6 +144,16 @@ class SqliteSeries:
             )
         )
         return tuple(each for each in counts if each.requests or each.errors)
+
+    def users(self, key: model.EnvironmentKey, *, since: int, until: int) -> ports.UserCounts:
+        with self._using() as connection:
+            asked = (_environment(connection, key), since - CHUNK_S, until)
+            rows = connection.execute(sql.USERS, asked).fetchall()
+        first, last = _ticks(since, until)
+        return ports.UserCounts(
+            requests=_between(first, last, (unpacked(row[0]) for row in rows)),
+            errors=_between(first * USER_SHARDS, last * USER_SHARDS, (unpacked(row[1]) for row in rows)),
+        )
 
     def keep_noise(self, key: model.EnvironmentKey, noise: ports.Noise) -> None:
         text = _REPLAY.dump_json(noise.replay).decode()
@@ -157,7 +171,8 @@ class SqliteSeries:
         with self._using() as connection:
             for step_s, kept_s in KEPT_S.items():
                 connection.execute(sql.FORGET_ROWS, (step_s, int(now) - kept_s))
-            connection.execute(sql.FORGET_INSTANCES, (int(now) - KEPT_INSTANCES_S - CHUNK_S,))
+            for statement in (sql.FORGET_INSTANCES, sql.FORGET_USERS):
+                connection.execute(statement, (int(now) - KEPT_INSTANCES_S - CHUNK_S,))
             for chart in connection.execute(sql.OLD_CHARTS, (KEPT_ROLLOUTS,)).fetchall():
                 connection.execute(sql.REMOVE_POINTS, chart)
                 connection.execute(sql.REMOVE_CHART, chart)
@@ -299,15 +314,32 @@ def _add_instance(connection: sqlite3.Connection, environment: int, counts: port
         connection.execute(sql.PUT_INSTANCE, (*place, *both))
 
 
-def _chunks(cells: Counted) -> dict[int, list[tuple[int, int]]]:
+def _add_users(connection: sqlite3.Connection, environment: int, counts: ports.UserCounts) -> None:
+    requests, failed = _chunks(counts.requests), _chunks(counts.errors, per_tick=USER_SHARDS)
+    for chunk in sorted(requests | failed):
+        place = (environment, chunk * CHUNK_S)
+        known = connection.execute(sql.USERS_CHUNK, place).fetchone() or (b"", b"")
+        both = (
+            packed(series.counted(unpacked(old), tuple(new.get(chunk, ()))))
+            for old, new in zip(known, (requests, failed), strict=True)
+        )
+        connection.execute(sql.PUT_USERS, (*place, *both))
+
+
+def _chunks(cells: Counted, *, per_tick: int = 1) -> dict[int, list[tuple[int, int]]]:
     found: dict[int, list[tuple[int, int]]] = {}
-    for tick, count in cells:
-        found.setdefault(tick * ports.TICK_S // CHUNK_S, []).append((tick, count))
+    for number, count in cells:
+        found.setdefault(number // per_tick * ports.TICK_S // CHUNK_S, []).append((number, count))
     return found
 
 
+def _ticks(since: int, until: int) -> tuple[int, int]:
+    """The first tick that begins from `since` on, and the first one not before `until`."""
+    return -(-since // ports.TICK_S), -(-until // ports.TICK_S)
+
+
 def _between(first: int, last: int, chunks: Iterator[Counted]) -> Counted:
-    return tuple((tick, count) for cells in chunks for tick, count in cells if first <= tick < last)
+    return tuple((number, count) for cells in chunks for number, count in cells if first <= number < last)
 
 
 # --- columns ---------------------------------------------------------------------------------------

@@ -88,6 +88,17 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         ) strict
         """,
     ),
+    (
+        """
+        create table users (
+            environment integer not null,
+            at integer not null,
+            requests blob not null,
+            errors blob not null,
+            primary key (environment, at)
+        ) strict, without rowid
+        """,
+    ),
 )
 
 ENVIRONMENT: Final = "select id from environments where app = ? and environment = ?"
@@ -161,6 +172,13 @@ INSTANCES: Final = """
 FORGET_INSTANCES: Final = """
     delete from instances where environment in (select id from environments) and at < ?
 """
+
+USERS_CHUNK: Final = "select requests, errors from users where environment = ? and at = ?"
+PUT_USERS: Final = "insert or replace into users (environment, at, requests, errors) values (?, ?, ?, ?)"
+USERS: Final = """
+    select requests, errors from users where environment = ? and at >= ? and at < ? order by at
+"""
+FORGET_USERS: Final = "delete from users where environment in (select id from environments) and at < ?"
 
 NOISE: Final = "select at, replay from noise where environment = ?"
 PUT_NOISE: Final = "insert or replace into noise (environment, at, replay) values (?, ?, ?)"

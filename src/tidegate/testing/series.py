@@ -10,8 +10,11 @@ from typing import Final
 
 from tidegate import errors, ports
 from tidegate.core import model, series
+from tidegate.core.counters import USER_SHARDS
 from tidegate.core.sequential import Counted
 from tidegate.store.series import CHUNK_S, KEPT_INSTANCES_S, KEPT_ROLLOUTS, KEPT_S
+
+_ALWAYS: Final = 2**62
 
 _Mark = tuple[str, str, int]  # process, service, slot
 
@@ -28,6 +31,7 @@ class MemorySeries:
         self._rows: dict[tuple[model.EnvironmentKey, int], tuple[series.Row, ...]] = {}
         self._points: dict[model.EnvironmentKey, dict[int, dict[int, series.Point]]] = {}
         self._instances: dict[model.EnvironmentKey, dict[tuple[str, int], tuple[Counted, Counted]]] = {}
+        self._users: dict[model.EnvironmentKey, ports.UserCounts] = {}
         self._noise: dict[model.EnvironmentKey, ports.Noise] = {}
 
     def marks(self, key: model.EnvironmentKey) -> tuple[model.Traffic, ...] | None:
@@ -52,6 +56,11 @@ class MemorySeries:
                     series.counted(requests, counts.requests),
                     series.counted(failed, counts.errors),
                 )
+            users = self._users.get(one.key, ports.UserCounts())
+            self._users[one.key] = ports.UserCounts(
+                requests=series.counted(users.requests, one.users.requests),
+                errors=series.counted(users.errors, one.users.errors),
+            )
 
     def rows(
         self, key: model.EnvironmentKey, *, since: int, until: int, step_s: int, limit: int = 20_000
@@ -83,6 +92,10 @@ class MemorySeries:
         )
         return tuple(each for each in counts if each.requests or each.errors)
 
+    def users(self, key: model.EnvironmentKey, *, since: int, until: int) -> ports.UserCounts:
+        self._refuse()
+        return _users_between(self._users.get(key, ports.UserCounts()), since, until)
+
     def keep_noise(self, key: model.EnvironmentKey, noise: ports.Noise) -> None:
         self._refuse()
         self._noise[key] = noise
@@ -106,6 +119,8 @@ class MemorySeries:
                     tuple(cell for cell in cells if cell[0] * ports.TICK_S >= oldest) for cells in both
                 )
                 places[place] = (requests, failed)
+        for key, users in self._users.items():
+            self._users[key] = _users_between(users, oldest, _ALWAYS)
 
     def _refuse(self) -> None:
         if self.failing is not None:
@@ -122,3 +137,10 @@ class MemorySeries:
         known = chart.get(point.at)
         chart[point.at] = series.followed(known, point) if known else point
         charts[rollout] = {each.at: each for each in series.thinned(tuple(chart.values()))}
+
+
+def _users_between(users: ports.UserCounts, since: int, until: int) -> ports.UserCounts:
+    def asked(cells: Counted, per_tick: int) -> Counted:
+        return tuple(cell for cell in cells if since <= cell[0] // per_tick * ports.TICK_S < until)
+
+    return ports.UserCounts(requests=asked(users.requests, 1), errors=asked(users.errors, USER_SHARDS))

@@ -16,6 +16,7 @@ from typing import Final
 
 from tidegate import ports
 from tidegate.core import model, series
+from tidegate.core.counters import USER_SHARDS
 from tidegate.core.replay import Replay
 from tidegate.core.sequential import Plan
 
@@ -185,6 +186,40 @@ def check_instances_are_kept_by_tick(factory: Factory) -> None:
     _equal(kept.instances(KEY, since=since, until=until), (part, other))
 
 
+def check_users_are_kept_by_tick_and_part(factory: Factory) -> None:
+    """Counts add up per tick and part, over the borders of whatever they are stored in."""
+    kept = factory()
+    _equal(kept.users(KEY, **FOR_EVER), ports.UserCounts())
+    first = START // ports.TICK_S
+    counts = ports.UserCounts(
+        requests=((first, 5), (first + 500, 7)),
+        errors=(
+            (USER_SHARDS * first, 2),
+            (USER_SHARDS * first + 19, 1),
+            (USER_SHARDS * (first + 500) + 3, 4),
+        ),
+    )
+    more = ports.UserCounts(
+        requests=((first, 1), (first + 1, 2)),
+        errors=((USER_SHARDS * first + 7, 1), (USER_SHARDS * first + 19, 1)),
+    )
+    kept.add((ports.Recorded(key=KEY, users=counts), ports.Recorded(key=OTHER, users=more)))
+    kept.add((ports.Recorded(key=KEY, users=more),))
+    errors = ((0, 2), (7, 1), (19, 2), (USER_SHARDS * 500 + 3, 4))
+    whole = ports.UserCounts(
+        requests=((first, 6), (first + 1, 2), (first + 500, 7)),
+        errors=tuple((USER_SHARDS * first + place, count) for place, count in errors),
+    )
+    _equal(kept.users(KEY, **FOR_EVER), whole)
+    _equal(kept.users(OTHER, **FOR_EVER), more)
+    until = START + 500 * ports.TICK_S
+    part = ports.UserCounts(requests=whole.requests[:2], errors=whole.errors[:3])
+    _equal(kept.users(KEY, since=START, until=until), part)
+    _equal(
+        kept.users(KEY, since=START + 1, until=until), replace(part, requests=part.requests[1:], errors=())
+    )
+
+
 def check_noise_is_replaced(factory: Factory) -> None:
     """The newest replay stands."""
     kept = factory()
@@ -219,16 +254,17 @@ def check_old_rows_are_forgotten(factory: Factory) -> None:
 
 
 def check_old_instances_are_forgotten(factory: Factory) -> None:
-    """Counts of instances are kept for a day."""
+    """Counts of instances and of users are kept for a day."""
     kept = factory()
     counts = ports.InstanceCounts(
         service="web", instance=0, requests=((START // ports.TICK_S, 5),), errors=()
     )
-    kept.add((ports.Recorded(key=KEY, instances=(counts,)),))
+    users = ports.UserCounts(requests=counts.requests, errors=((USER_SHARDS * START // ports.TICK_S, 1),))
+    kept.add((ports.Recorded(key=KEY, instances=(counts,), users=users),))
     kept.forget(START + DAY_S)
-    _equal(kept.instances(KEY, **FOR_EVER), (counts,))
+    _equal((kept.instances(KEY, **FOR_EVER), kept.users(KEY, **FOR_EVER)), ((counts,), users))
     kept.forget(START + DAY_S + HOUR_S)
-    _equal(kept.instances(KEY, **FOR_EVER), ())
+    _equal((kept.instances(KEY, **FOR_EVER), kept.users(KEY, **FOR_EVER)), ((), ports.UserCounts()))
 
 
 def check_old_rollouts_are_forgotten(factory: Factory) -> None:
@@ -251,6 +287,7 @@ CHECKS: Final[tuple[SeriesCheck, ...]] = (
     check_points_of_a_rollout,
     check_long_rollouts_are_thinned,
     check_instances_are_kept_by_tick,
+    check_users_are_kept_by_tick_and_part,
     check_noise_is_replaced,
     check_old_rows_are_forgotten,
     check_old_instances_are_forgotten,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import structlog
 from tests.support.builders import KEY, environment, placed
 from tidegate import ports
 from tidegate.core import policy, replay
+from tidegate.core.counters import USER_SHARDS
 from tidegate.core.replay import Replay
 from tidegate.core.sequential import PLAIN, Counted, Plan
 from tidegate.engine import noise
@@ -26,6 +27,7 @@ from tidegate.testing.series import MemorySeries
 START = 1_700_002_800
 LIVE = {KEY: placed(environment().live("r1").state, "r1")}
 DEADLINE_S = 30.0
+NOBODY = ports.UserCounts()
 
 
 def counts(service: str, instance: int, requests: Counted, errors: Counted = ()) -> ports.InstanceCounts:
@@ -46,13 +48,31 @@ def day(*, ticks: int = 400, burst: int = 0) -> tuple[ports.InstanceCounts, ...]
     return tuple(found)
 
 
+def crowd(
+    *, ticks: int = 400, burst: int = 0, share: Sequence[float] = (1.0,) * USER_SHARDS
+) -> ports.UserCounts:
+    """Users with few errors; `burst`: now and then one has so many at once; `share`: of errors by part."""
+    chance = random.Random(5)
+    first = START // ports.TICK_S - ticks
+    errors: Counted = ()
+    for tick in range(ticks):
+        failed = [int(chance.random() < 0.02 * each) for each in share]
+        if burst and tick % 40 == 0:
+            failed[chance.randrange(USER_SHARDS)] += burst
+        cells = enumerate(failed, USER_SHARDS * (first + tick))
+        errors += tuple(cell for cell in cells if cell[1])
+    return ports.UserCounts(requests=tuple((first + tick, 2000) for tick in range(ticks)), errors=errors)
+
+
 class Desk:
     """Replays over a series in memory, in virtual time; the process is a real one."""
 
-    def __init__(self, history: tuple[ports.InstanceCounts, ...] = ()) -> None:
+    def __init__(
+        self, history: tuple[ports.InstanceCounts, ...] = (), users: ports.UserCounts = NOBODY
+    ) -> None:
         self.clock = ManualClock(now=float(START))
         self.kept = MemorySeries()
-        self.kept.add((ports.Recorded(key=KEY, instances=history),))
+        self.kept.add((ports.Recorded(key=KEY, instances=history, users=users),))
         self.noise = noise.Noise(self.kept, self.clock)
 
     def until_done(self) -> None:
@@ -85,8 +105,9 @@ def test_day_is_replayed_and_its_answer_kept(desk: Desk) -> None:
     assert (desk.noise.plan(KEY), desk.noise.sentence(KEY)) == (PLAIN, "")
     assert desk.step()
     desk.until_done()
-    shards = noise.shards_of(desk.kept.instances(KEY, since=0, until=2**40))
-    found = replay.replayed(shards, policy.DEFAULT, tick_s=ports.TICK_S)
+    cuts = noise.cuts_of(desk.kept.instances(KEY, since=0, until=2**40), NOBODY)
+    assert [cut.of for cut in cuts] == ["instances"]
+    found = replay.replayed_on(cuts, policy.DEFAULT, tick_s=ports.TICK_S)
     assert desk.kept.noise(KEY) == ports.Noise(at=float(START), replay=found)
     assert found.fakes > 0
     assert desk.noise.sentence(KEY) == found.sentence
@@ -102,6 +123,28 @@ def test_noisy_day_makes_the_next_deploy_careful() -> None:
     desk.until_done()
     assert desk.noise.plan(KEY) != PLAIN
     assert "fake canaries" in desk.noise.sentence(KEY)
+
+
+@pytest.mark.slow
+def test_bursts_of_users_make_the_next_deploy_careful_too() -> None:
+    """A day whose instances are calm, but not its users, asks for a plan that suits both."""
+    desk = Desk(day(), crowd(ticks=2400, burst=40))
+    desk.step()
+    desk.step()
+    desk.until_done()
+    assert desk.noise.plan(KEY) != PLAIN
+    assert "(9 of instances, 400 of users), 0 and " in desk.noise.sentence(KEY)
+
+
+def test_single_instance_is_replayed_by_its_users() -> None:
+    """It has no other to be compared with, but it has many users; a few minutes of them are too few."""
+    desk = Desk(day()[:1], crowd())
+    desk.step()
+    assert desk.step()
+    desk.noise.close()
+    desk = Desk(day(ticks=100)[:1], crowd(ticks=100))
+    desk.step()
+    assert not desk.step()
 
 
 @pytest.mark.slow
@@ -255,3 +298,51 @@ def test_many_instances_are_put_together() -> None:
     assert sum(sum(shard.requests) for shard in shards) == 45
     assert noise.shards_of(()) == ()
     assert noise.shards_of(history[:1]) == ()
+
+
+# --- users -----------------------------------------------------------------------------------------
+
+
+def test_users_have_equal_shares_and_their_own_errors() -> None:
+    """What cannot be divided by twenty goes round, and nobody has fewer requests than errors."""
+    parts = range(USER_SHARDS)
+    errors = tuple((USER_SHARDS * 100 + part, 1 + 4 * (part == 7)) for part in parts)
+    late = (USER_SHARDS * 103 + 19, 1)
+    users = ports.UserCounts(requests=((100, 43), (102, 7), (103, 40)), errors=(*errors, late))
+    shards = noise.user_shards_of(users)
+    assert len(shards) == USER_SHARDS
+    assert [sum(shard.requests[tick] for shard in shards) for tick in (1, 2, 3)] == [0, 7, 40]
+    assert [shard.requests[0] for shard in shards] == [2] * 7 + [5] + [2] * 9 + [3] * 3
+    assert [shard.errors[0] for shard in shards] == [1] * 7 + [5] + [1] * 12
+    assert [shard.errors[3] for shard in shards] == [0] * 19 + [1]
+    assert noise.user_shards_of(NOBODY) == ()
+
+
+@pytest.mark.parametrize(
+    ("share", "learned"),
+    [
+        ((1.0,) * 20, True),
+        ((0.8, 1.2) * 10, True),
+        ((20.0,) + (0.0,) * 19, False),
+        ((7.0,) * 3 + (0.0,) * 17, False),
+        ((2.0, 0.0) * 10, False),
+        ((4.0,) + (0.85,) * 19, False),
+    ],
+    ids=["even", "nearly", "one-proxy", "three-proxies", "ten-addresses", "one-large-part"],
+)
+def test_addresses_that_are_no_twentieths_of_the_users_are_not_learned_from(
+    share: Sequence[float], learned: bool
+) -> None:
+    """Behind a proxy one part has all the errors: taken for a burst, it would make every judge blind."""
+    users = crowd(ticks=8000, share=share)
+    assert bool(noise.user_shards_of(users)) == learned
+    assert [cut.of for cut in noise.cuts_of((), users)] == ["users"] * learned
+
+
+def test_bursts_are_no_uneven_addresses() -> None:
+    """Large ones in few stretches of the day are what is to be learned."""
+    assert noise.user_shards_of(crowd(ticks=4000, burst=200))
+    calm = crowd(ticks=4000)
+    (cell, _), *_ = calm.errors
+    loud = ports.UserCounts(requests=calm.requests, errors=((cell, 5000), *calm.errors[1:]))
+    assert max(sum(shard.errors) for shard in noise.user_shards_of(loud)) >= 5000

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 from tests.support.builders import WEB_WITH_API, Scene, environment, perfect, placed, service, spec
 from tidegate import ports
-from tidegate.core import model
-from tidegate.engine.noise_counts import GAP_S, WAITING_TICKS, InstanceMeter
+from tidegate.core import model, series
+from tidegate.core.counters import USER_SHARDS
+from tidegate.core.sequential import Counted
+from tidegate.engine.noise_counts import GAP_S, WAITING_TICKS, InstanceMeter, UserMeter
 
 #: The beginning of a tick.
 START = 1_700_002_800.0
@@ -154,3 +157,166 @@ def test_counts_that_were_not_written_wait_for_a_day() -> None:
     shop.meter.put_back((ports.InstanceCounts(service="web", instance=0, requests=ticks, errors=()),))
     (kept,) = shop.meter.taken(shop.at)
     assert kept.requests == ticks[7:]
+
+
+# --- users -----------------------------------------------------------------------------------------
+
+
+class Street:
+    """A meter of users, and a router whose counters grow as told."""
+
+    def __init__(self, scene: Scene | None = None) -> None:
+        self.state = (scene or environment().live("r1", TWO)).state
+        self.meter = UserMeter()
+        self.at = START
+        self.processes: tuple[str, ...] = ("1@1",)
+        self.counted: dict[tuple[str, str, int], model.Traffic] = {}
+
+    def answers(
+        self,
+        requests: int,
+        errors: Counted = (),
+        *,
+        release: str = "r1",
+        service: str = "web",
+        process: str = "1@1",
+    ) -> None:
+        slot = placed(self.state, release).slot
+        mark = (process, service, slot)
+        before = self.counted.get(mark, model.Traffic(service=service, slot=slot, process=process))
+        self.counted[mark] = replace(
+            before,
+            requests=before.requests + requests,
+            errors=before.errors + sum(count for _, count in errors),
+            user_errors=series.counted(before.user_errors, errors),
+        )
+
+    def look(self, after_s: float = 1.0) -> None:
+        self.at += after_s
+        seen = perfect(self.state).routes
+        assert seen is not None
+        marks = product(self.processes, ("api", "web"), range(model.SLOTS))
+        traffic = tuple(
+            self.counted.get(mark) or model.Traffic(process=mark[0], service=mark[1], slot=mark[2])
+            for mark in marks
+        )
+        self.meter.look(self.state.live, replace(seen, traffic=traffic, processes=self.processes), self.at)
+
+    def taken(self) -> tuple[dict[int, int], dict[tuple[int, int], int]]:
+        """Requests by tick, errors by tick and part; ticks since the start."""
+        first = int(START) // ports.TICK_S
+        found = self.meter.taken(self.at)
+        return (
+            {tick - first: count for tick, count in found.requests},
+            {(cell // USER_SHARDS - first, cell % USER_SHARDS): count for cell, count in found.errors},
+        )
+
+
+def test_errors_of_users_are_kept_by_tick_and_part() -> None:
+    """All requests in one number, errors by part of the users; the tick that runs waits."""
+    street = Street()
+    street.look(0.0)
+    for _ in range(11):
+        street.answers(10, ((0, 1), (19, 2)))
+        street.look()
+    assert street.taken() == (
+        {0: 40, 1: 50},
+        {(0, 0): 4, (0, 19): 8, (1, 0): 5, (1, 19): 10},
+    )
+    street.look(5.0)
+    assert street.taken() == ({2: 20}, {(2, 0): 2, (2, 19): 4})
+    assert street.meter.taken(street.at) == ports.UserCounts()
+
+
+def test_users_requests_of_a_long_time_are_no_ticks() -> None:
+    """Neither what was counted before the first look, nor between two that were far apart, is a burst."""
+    street = Street()
+    street.answers(1000, ((3, 500),))
+    street.look()
+    street.answers(5000, ((3, 700),))
+    street.look(GAP_S + 1)
+    street.answers(7, ((3, 2),))
+    street.look()
+    street.at += 60
+    requests, errors = street.taken()
+    assert (sum(requests.values()), sum(errors.values())) == (7, 2)
+
+
+def test_users_are_counted_in_every_process_of_the_router() -> None:
+    """A new one begins at zero, an old one goes on; one that was hidden brings what belongs to no tick."""
+    street = Street()
+    street.look()
+    street.answers(100, ((1, 1),))
+    street.look()
+    street.processes = ("1@1", "2@2")
+    street.answers(10, ((1, 2),))
+    street.answers(5, ((1, 4),), process="2@2")
+    street.look()
+    street.processes = ("2@2",)
+    street.look()
+    street.answers(1000, ((1, 900),))
+    street.processes = ("1@1", "2@2")
+    street.look()
+    street.answers(20, ((1, 8),))
+    street.look()
+    street.at += 60
+    requests, errors = street.taken()
+    assert (sum(requests.values()), sum(errors.values())) == (135, 15)
+
+
+def test_counters_that_fell_are_nobodys() -> None:
+    """What was reset under the same name is not counted below zero."""
+    street = Street()
+    street.answers(100, ((1, 50),))
+    street.look()
+    street.counted.clear()
+    street.answers(3, ((1, 2),))
+    street.look()
+    street.answers(4, ((1, 1),))
+    street.look()
+    street.at += 60
+    assert street.taken() == ({0: 4}, {(0, 1): 1})
+
+
+def test_only_users_of_the_live_release_are_counted() -> None:
+    """A canary, and services behind others, are no noise; a canary that is live is."""
+    street = Street(environment().live("r1", spec(*WEB_WITH_API)).incoming("r2", spec(*WEB_WITH_API)))
+    street.look()
+    street.answers(5, ((1, 1),))
+    street.answers(50, ((2, 10),), release="r2")
+    street.answers(500, ((3, 100),), service="api")
+    street.look()
+    state = street.state.with_placement(replace(placed(street.state, "r1"), role=model.Role.STANDBY))
+    street.state = state.with_placement(replace(placed(state, "r2"), role=model.Role.LIVE))
+    street.answers(6, ((4, 1),), release="r2")
+    street.answers(7, ((5, 1),), release="r1")
+    street.look()
+    street.at += 60
+    assert street.taken() == ({0: 11}, {(0, 1): 1, (0, 4): 1})
+
+
+def test_nothing_live_has_no_users() -> None:
+    """Before the first release there is nobody."""
+    street = Street(environment().incoming("r1", TWO))
+    street.look()
+    street.answers(5, ((1, 1),))
+    street.look()
+    street.at += 60
+    assert street.taken() == ({}, {})
+
+
+def test_users_that_were_not_written_wait_for_a_day() -> None:
+    """They are added to what came since; what is older than a day goes, errors too."""
+    street = Street()
+    street.look(0.0)
+    street.answers(5, ((1, 5),))
+    street.look()
+    street.at += 10
+    street.meter.put_back(street.meter.taken(street.at))
+    street.meter.put_back(ports.UserCounts())
+    assert street.taken() == ({0: 5}, {(0, 1): 5})
+    ticks = tuple((tick, 1) for tick in range(WAITING_TICKS + 7))
+    failed = tuple((USER_SHARDS * tick + 3, 1) for tick in range(WAITING_TICKS + 7))
+    street.meter.put_back(ports.UserCounts(requests=ticks, errors=failed))
+    kept = street.meter.taken(street.at)
+    assert (kept.requests, kept.errors) == (ticks[7:], failed[7:])

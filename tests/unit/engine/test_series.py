@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.builders import KEY, WEB_WITH_API, Scene, environment, perfect, placed, spec
 from tidegate import errors, ports
 from tidegate.core import judge, model, series
+from tidegate.core.counters import USER_SHARDS
 from tidegate.core.sequential import NOTHING, PLAIN, Counted
 from tidegate.engine.loop import View
 from tidegate.engine.noise import Noise
@@ -446,3 +447,25 @@ def test_blind_look_is_no_news() -> None:
     street.answers(2)
     street.second()
     assert street.requests == 2
+
+
+def test_users_are_kept_by_tick() -> None:
+    """Requests and errors by part of the users are there when their tick is over, also after a bad disk."""
+    street = Street()
+    street.answers(0)
+    street.begin()
+    street.answers(9, 3)
+    ((mark, counted),) = street.counters.items()
+    street.counters[mark] = replace(counted, user_errors=((0, 1), (19, 2)))
+    tick = int(street.clock.now()) // ports.TICK_S
+    street.second()
+    street.clock.advance(5.0)
+    street.kept.failing = FULL
+    street.second()
+    assert street.recorder.failures
+    street.kept.failing = None
+    street.clock.advance(RETRY_S)
+    street.second()
+    errors_ = ((USER_SHARDS * tick, 1), (USER_SHARDS * tick + 19, 2))
+    assert street.kept.users(KEY, **FOR_EVER) == ports.UserCounts(requests=((tick, 9),), errors=errors_)
+    assert [known.user_errors for known in street.kept.marks(KEY) or ()] == [()]
