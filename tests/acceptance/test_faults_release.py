@@ -59,7 +59,9 @@ def test_release_that_crashes_under_traffic_goes_back_by_itself(shared: Tide) ->
         asked = len(users.asked)
         wait_for(lambda: len(users.asked) > asked + 100)
     assert done.status == 1
-    assert "crash-loop" in done.err or "all-unready" in done.err
+    assert any(f"aborted ({reason})" in done.err for reason in ("worse", "crash-loop", "all-unready")), (
+        done.err
+    )
     assert "about to fail under traffic" in done.err
     assert "At most 30 % of users" in done.err, done.err
     assert watched.most == 3000

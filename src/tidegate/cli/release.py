@@ -29,6 +29,8 @@ from tidegate.client import Json
 
 CHUNK_BYTES = 1024 * 1024
 OUTPUT_LINES = 20
+#: Reasons of an abort whose cause may stand in what the instances have printed.
+FAILED_BY_ITSELF = ("never-ready", "crash-loop", "all-unready", "worse")
 
 release_option = click.option(
     "--release", metavar="rN", callback=release_number, help="A release that is here already."
@@ -168,7 +170,7 @@ def explain_abort(connection: client.Client, place: client.Place, rollout: Json,
     reached = rollout["exposure_reached_bps"] / 100
     out.print(f"Everybody is served by r{previous}." if previous else "No release is live.")
     out.print(f"At most {reached:g} % of users had been exposed." if reached else "No user had been exposed.")
-    if rollout["reason"] in ("never-ready", "crash-loop", "all-unready") and rollout["placement"] is not None:
+    if rollout["reason"] in FAILED_BY_ITSELF and rollout["placement"] is not None:
         lines = list(connection.logs(place, placement=rollout["placement"], tail=OUTPUT_LINES))
         if lines:
             out.print("Last output:")
