@@ -7,6 +7,7 @@ arose. Neighbours: `cli` and `demo` use it; `web.api` is the other end.
 from __future__ import annotations
 
 import getpass
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,12 @@ class Place:
 class Client:
     """Calls the control plane; use as a context manager."""
 
-    def __init__(self, socket: Path, *, by: str | None = None) -> None:
-        """`by`: who asks, for the history; default: the user who runs this process."""
-        self._socket = socket
+    def __init__(self, path: Path, *, by: str | None = None) -> None:
+        """`path`: of the socket. `by`: who asks, for the history; default: the user of this process."""
+        self._socket = path
+        self._reached = False
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
+            transport=httpx.HTTPTransport(uds=str(path)),
             base_url="http://tidegate",
             headers={"X-Tidegate-By": by or _user()},
             timeout=TIMEOUT_S,
@@ -137,6 +139,7 @@ class Client:
         asked = {"service": service, "placement": placement, "tail": tail, "follow": follow}
         params = {name: value for name, value in asked.items() if value is not None}
         timeout = httpx.Timeout(TIMEOUT_S, read=None) if follow else TIMEOUT_S
+        self._reach()
         try:
             with self._http.stream("GET", f"{place.path}/logs", params=params, timeout=timeout) as response:
                 if response.is_error:
@@ -161,6 +164,7 @@ class Client:
         return answer
 
     def _call(self, method: str, path: str, **request: Any) -> object:
+        self._reach()
         try:
             response = self._http.request(method, path, **request)
         except httpx.TransportError as error:
@@ -168,6 +172,18 @@ class Client:
         _raise_for(response)
         answer: object = response.json()
         return answer
+
+    def _reach(self) -> None:
+        """Before the first call: the HTTP library does not close a socket that could not be connected."""
+        if self._reached:
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(TIMEOUT_S)
+            try:
+                probe.connect(str(self._socket))
+            except OSError as error:
+                raise self._unreachable(httpx.ConnectError(str(error))) from error
+        self._reached = True
 
     def _unreachable(self, error: httpx.TransportError) -> errors.UnreachableError:
         if isinstance(error, httpx.TimeoutException):

@@ -31,7 +31,7 @@ import threading
 import weakref
 from collections import Counter
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 _WEBSOCKET_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OP_CLOSE: Final = 8
@@ -82,6 +82,7 @@ class WebApp:
 
     async def _cut(self) -> None:
         """Cut every connection, those included that were accepted a moment ago."""
+        before: set[asyncio.Task[Any]] = set()
         for _ in range(100):
             await asyncio.sleep(0.01)
             transports = [transport for transport in self._connections if not transport.is_closing()]
@@ -90,9 +91,10 @@ class WebApp:
                 break
             for transport in transports:
                 transport.abort()
-            for task in tasks:
+            for task in tasks & before:  # one that has not begun would never close its connection
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(tasks & before), return_exceptions=True)
+            before = tasks
         await asyncio.sleep(0.02)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -28,8 +28,9 @@ def said(say: Callable[[Console], Any]) -> list[str]:
 
 
 def ended(reason: Reason, detail: str) -> dict[str, Any]:
-    """The rollout, aborted for this reason."""
-    return canaries.as_json(replace(BAD, phase=Phase.ABORTED, reason=reason, detail=detail))
+    """The rollout, aborted for this reason; without a placement there is no output to ask for."""
+    aborted = replace(BAD, phase=Phase.ABORTED, reason=reason, detail=detail, placement=None)
+    return canaries.as_json(aborted)
 
 
 def explained(rollout: dict[str, Any]) -> list[str]:
