@@ -28,7 +28,6 @@ import signal
 import socket
 import struct
 import threading
-import weakref
 from collections import Counter
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,6 +36,23 @@ _WEBSOCKET_GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OP_CLOSE: Final = 8
 
 Headers = dict[str, str]
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """A connection that its app knows from its first moment to its last."""
+
+    def __init__(self, app: WebApp) -> None:
+        super().__init__(asyncio.StreamReader(), app.serve)
+        self._app = app
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport_of_app = transport
+        self._app.connections.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._app.connections.discard(self._transport_of_app)
+        super().connection_lost(exc)
 
 
 class WebApp:
@@ -54,7 +70,7 @@ class WebApp:
         self.port: int = self._socket.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda *_: None)  # clients that vanish are no news
-        self._connections: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
+        self.connections: set[asyncio.BaseTransport] = set()
         self._thread = threading.Thread(target=self._run, name=f"web app {name}", daemon=True)
         self._thread.start()
 
@@ -74,10 +90,13 @@ class WebApp:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self.serve, sock=self._socket))
+        listening = self._loop.create_server(lambda: _Connection(self), sock=self._socket)
+        server = self._loop.run_until_complete(listening)
         self._loop.run_forever()
-        server.close()
+        # A server that is closed while it takes a connection leaves that connection open: take none first.
+        self._loop.remove_reader(self._socket)
         self._loop.run_until_complete(self._cut())
+        server.close()
         self._loop.close()
 
     async def _cut(self) -> None:
@@ -85,12 +104,12 @@ class WebApp:
         before: set[asyncio.Task[Any]] = set()
         for _ in range(100):
             await asyncio.sleep(0.01)
-            transports = [transport for transport in self._connections if not transport.is_closing()]
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            if not transports and not tasks:
+            if not self.connections and not tasks:
                 break
-            for transport in transports:
-                transport.abort()
+            for transport in tuple(self.connections):
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
             for task in tasks & before:  # one that has not begun would never close its connection
                 task.cancel()
             await asyncio.gather(*(tasks & before), return_exceptions=True)
@@ -99,7 +118,6 @@ class WebApp:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until the client closes it."""
-        self._connections.add(writer.transport)
         try:
             while await self._answer(reader, writer):
                 pass
