@@ -8,6 +8,8 @@
       data/             0711  one folder per app and environment that is its user's: survives releases
       tmp/              0711  one folder per instance that is its user's: does not
       logs/             0700  output of instances that are gone
+      keys/             0700  of the control plane: what it seals, signs and chains with
+      repositories/     0700  git repositories that are pushed to or watched, and checkouts of builds
       router/           0711  HAProxy's boot files; its unprivileged processes pass through, to their sockets
       control-plane.log
 
@@ -63,6 +65,14 @@ class Home:
         return self.root / "instances"
 
     @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def repositories(self) -> Path:
+        return self.root / "repositories"
+
+    @property
     def router(self) -> Path:
         return self.root / "router"
 
@@ -86,6 +96,8 @@ class Home:
             (self.state, 0o700),
             (self.packages, 0o711),
             (self.instances, 0o700),
+            (self.keys, 0o700),
+            (self.repositories, 0o700),
             (self.router, 0o711),
             (self.socket.parent, 0o711 if self.socket.parent == self.root else 0o700),
         ):

@@ -16,7 +16,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from tidegate.core import counters, policy, reasons, sequential
+from tidegate.core import counters, parts, policy, reasons, sequential
 from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.sequential import Histogram, Plan
 
@@ -24,6 +24,19 @@ Reason = reasons.Reason
 Refusal = reasons.Refusal
 Traffic = counters.Traffic
 Analysis = counters.Analysis
+CheckKind = parts.CheckKind
+Check = parts.Check
+UserIdentity = parts.UserIdentity
+Limits = parts.Limits
+SecretUse = parts.SecretUse
+SecretVersion = parts.SecretVersion
+Smoke = parts.Smoke
+Verify = parts.Verify
+Approvals = parts.Approvals
+Freeze = parts.Freeze
+
+#: Service name of the group that verifies a placement: no service of a manifest can have it.
+VERIFY_SERVICE: Final = "_verify"
 
 #: Exposure is counted in basis points: 10 000 is everybody.
 FULL_EXPOSURE: Final = 10_000
@@ -46,47 +59,6 @@ class EnvironmentKey:
 # --- what a user wants ---------------------------------------------------------------------------
 
 
-class CheckKind(enum.StrEnum):
-    """How an instance is asked whether it is ready."""
-
-    HTTP = "http"
-    TCP = "tcp"
-    COMMAND = "command"
-    ALIVE = "alive"  # no port, no check: it is ready when it has run for `settle_s`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """Readiness check of one service."""
-
-    kind: CheckKind
-    path: str = "/"
-    """HTTP path; any 2xx or 3xx answer is ready."""
-    command: tuple[str, ...] = ()
-    """argv; exit status 0 is ready. Runs in the instance's environment and folder."""
-    interval_s: float = 1.0
-    timeout_s: float = 2.0
-    settle_s: float = 1.0
-    """Only `ALIVE`: how long it must have run without a crash."""
-
-
-class UserIdentity(enum.StrEnum):
-    """What makes two requests the same user's."""
-
-    COOKIE = "cookie"
-    ADDRESS = "address"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Resource limits per instance; `None` = not limited. Set where the machine lets us."""
-
-    memory_bytes: int | None = None
-    cpus: float | None = None
-    processes: int | None = None
-    open_files: int | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
     """One service as an environment runs it, fully resolved."""
@@ -102,7 +74,7 @@ class ServiceSpec:
     hosts: tuple[str, ...] = ()
     """Public host names; empty: only reached by services that need it."""
     identity: UserIdentity = UserIdentity.COOKIE
-    limits: Limits = Limits()
+    limits: Limits = parts.UNLIMITED
     ready_timeout_s: float = 60.0
     """From start to ready; then the rollout is aborted."""
     drain_s: float = 60.0
@@ -149,6 +121,14 @@ class EnvironmentSpec:
     crash loop of the new one rolls it back."""
     analysis: AnalysisPolicy = policy.DEFAULT
     """How a canary is judged from its traffic."""
+    secrets: tuple[SecretUse, ...] = ()
+    """Sorted by name."""
+    verify: Verify | None = None
+    soak_s: float = 0.0
+    """Observed seconds that a release must be live here before it may enter the next environment."""
+    approvals: Approvals | None = None
+    """Before a release may enter; None: nobody is asked."""
+    freezes: tuple[Freeze, ...] = ()
 
     def service(self, name: str) -> ServiceSpec | None:
         return next((service for service in self.services if service.name == name), None)
@@ -224,6 +204,9 @@ class Placement:
     role: Role
     spec: EnvironmentSpec
     links: tuple[Link, ...] = ()
+    secrets: tuple[SecretVersion, ...] = ()
+    admission: str = ""
+    """Sealed statement that this release may run in this environment; its instances start only with it."""
     endpoints: tuple[Endpoint, ...] = ()
     cleared: tuple[str, ...] = ()
     """Services of a retiring placement whose connections have ended (or were given their time)."""
@@ -259,6 +242,7 @@ class Phase(enum.StrEnum):
 
     QUEUED = "queued"
     STARTING = "starting"
+    VERIFYING = "verifying"
     SHIFTING = "shifting"
     HOLDING = "holding"
     FINISHING = "finishing"
@@ -288,6 +272,10 @@ class RolloutRequest:
     spec: EnvironmentSpec
     strategy: Strategy
     links: tuple[Link, ...] = ()
+    secrets: tuple[SecretVersion, ...] = ()
+    admission: str = ""
+    emergency: str = ""
+    """Not empty: why the gates were bypassed; shown for as long as the release is live."""
     salt: str = ""
     preview: str = ""
     by: str = ""
@@ -416,6 +404,10 @@ class InstanceGroup:
     """Configuration and links (`API_URL`), sorted by name; the runtime adds PORT and TIDEGATE_*."""
     limits: Limits
     grace_s: float
+    secrets: tuple[SecretVersion, ...] = ()
+    admission: str = ""
+    verify: Verify | None = None
+    """Set: a job, not a service. One instance without a port runs once to its end; see `InstanceStatus`."""
 
     @property
     def id(self) -> str:
@@ -492,7 +484,8 @@ class InstanceStatus:
     host: str = "127.0.0.1"
     port: int | None = None
     ready: bool | None = None
-    """Answer of the readiness check; None: not asked yet."""
+    """Answer of the readiness check; None: not asked yet. Of a job: None until it has ended, then `EXITED`
+    and whether it succeeded."""
     crashes: int = 0
     """Unasked ends since it was created."""
     recent_crashes: int = 0

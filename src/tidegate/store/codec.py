@@ -29,7 +29,7 @@ from tidegate import errors
 from tidegate.core import model
 
 #: Schema of what this version writes.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 Value = TypeVar("Value")
 

@@ -13,97 +13,105 @@ from __future__ import annotations
 
 from typing import Final
 
+from tidegate.store import audit_sql, pipelines_sql, secrets_sql, sources_sql
+
+_FIRST: Final = (
+    """
+    create table lease (
+        id integer primary key check (id = 1),
+        holder text not null,
+        epoch integer not null,
+        expires real not null
+    ) strict
+    """,
+    "insert into lease (id, holder, epoch, expires) values (1, '', 0, 0)",
+    """
+    create table environments (
+        app text not null,
+        environment text not null,
+        version integer not null check (version > 0),
+        schema integer not null,
+        state text not null,
+        primary key (app, environment)
+    ) strict
+    """,
+    """
+    create table releases (
+        app text not null,
+        number integer not null check (number > 0),
+        digest text not null,
+        spec text not null,
+        revision text not null,
+        created_at real not null,
+        created_by text not null,
+        primary key (app, number),
+        unique (app, digest, spec)
+    ) strict
+    """,
+    """
+    create table rollouts (
+        app text not null,
+        environment text not null,
+        id integer not null,
+        request_key text not null,
+        record text not null,
+        started_at real not null,
+        ended_at real,
+        primary key (app, environment, id)
+    ) strict
+    """,
+    """
+    create unique index rollouts_by_request_key on rollouts (app, environment, request_key)
+        where request_key <> ''
+    """,
+    """
+    create table events (
+        sequence integer primary key autoincrement,
+        at real not null,
+        app text not null,
+        environment text not null,
+        record text not null
+    ) strict
+    """,
+    "create index events_by_environment on events (app, environment, sequence)",
+    """
+    create trigger events_are_never_changed before update on events
+        begin select raise(abort, 'events are append-only'); end
+    """,
+    """
+    create trigger events_are_never_deleted before delete on events
+        begin select raise(abort, 'events are append-only'); end
+    """,
+    """
+    create table outbox (
+        sequence integer primary key autoincrement,
+        at real not null,
+        key text not null unique,
+        topic text not null,
+        payload text not null,
+        delivered_at real
+    ) strict
+    """,
+    "create index outbox_waiting on outbox (sequence) where delivered_at is null",
+    """
+    create table link_ports (
+        port integer primary key,
+        app text not null,
+        environment text not null,
+        service text not null,
+        slot integer not null,
+        unique (app, environment, service, slot)
+    ) strict
+    """,
+)
+
 #: Ordered steps of the schema; `user_version` counts those done. Each runs in one transaction.
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """
-        create table lease (
-            id integer primary key check (id = 1),
-            holder text not null,
-            epoch integer not null,
-            expires real not null
-        ) strict
-        """,
-        "insert into lease (id, holder, epoch, expires) values (1, '', 0, 0)",
-        """
-        create table environments (
-            app text not null,
-            environment text not null,
-            version integer not null check (version > 0),
-            schema integer not null,
-            state text not null,
-            primary key (app, environment)
-        ) strict
-        """,
-        """
-        create table releases (
-            app text not null,
-            number integer not null check (number > 0),
-            digest text not null,
-            spec text not null,
-            revision text not null,
-            created_at real not null,
-            created_by text not null,
-            primary key (app, number),
-            unique (app, digest, spec)
-        ) strict
-        """,
-        """
-        create table rollouts (
-            app text not null,
-            environment text not null,
-            id integer not null,
-            request_key text not null,
-            record text not null,
-            started_at real not null,
-            ended_at real,
-            primary key (app, environment, id)
-        ) strict
-        """,
-        """
-        create unique index rollouts_by_request_key on rollouts (app, environment, request_key)
-            where request_key <> ''
-        """,
-        """
-        create table events (
-            sequence integer primary key autoincrement,
-            at real not null,
-            app text not null,
-            environment text not null,
-            record text not null
-        ) strict
-        """,
-        "create index events_by_environment on events (app, environment, sequence)",
-        """
-        create trigger events_are_never_changed before update on events
-            begin select raise(abort, 'events are append-only'); end
-        """,
-        """
-        create trigger events_are_never_deleted before delete on events
-            begin select raise(abort, 'events are append-only'); end
-        """,
-        """
-        create table outbox (
-            sequence integer primary key autoincrement,
-            at real not null,
-            key text not null unique,
-            topic text not null,
-            payload text not null,
-            delivered_at real
-        ) strict
-        """,
-        "create index outbox_waiting on outbox (sequence) where delivered_at is null",
-        """
-        create table link_ports (
-            port integer primary key,
-            app text not null,
-            environment text not null,
-            service text not null,
-            slot integer not null,
-            unique (app, environment, service, slot)
-        ) strict
-        """,
-    ),
+    _FIRST,
+    pipelines_sql.STEP,
+    secrets_sql.STEP,
+    audit_sql.STEP,
+    sources_sql.STEP,
 )
 
 # --- lease ---------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class SqliteStore:
     # --- lease ------------------------------------------------------------------------------------
 
     def acquire(self, holder: str, *, ttl_s: float) -> ports.Lease:
-        with self._writing(None) as connection:
+        with self.transaction(None) as connection:
             now = self._clock()
             values = {"holder": holder, "now": now, "expires": now + ttl_s}
             row = _one(connection, sql.TAKE_LEASE, {**values, "dead_epoch": self._dead_epoch})
@@ -110,22 +110,22 @@ class SqliteStore:
             return ports.Lease(holder=holder, epoch=row[0], ttl_s=ttl_s)
 
     def renew(self, lease: ports.Lease) -> None:
-        with self._writing(lease) as connection:
+        with self.transaction(lease) as connection:
             expires = self._clock() + lease.ttl_s
             connection.execute(sql.RENEW_LEASE, {**_named(lease), "expires": expires})
 
     def release_lease(self, lease: ports.Lease) -> None:
-        with self._writing(None) as connection:
+        with self.transaction(None) as connection:
             connection.execute(sql.GIVE_LEASE_BACK, _named(lease))
 
     # --- states -----------------------------------------------------------------------------------
 
     def environments(self) -> tuple[model.EnvironmentKey, ...]:
-        rows = self._rows(sql.ENVIRONMENTS, {})
+        rows = self.rows(sql.ENVIRONMENTS, {})
         return tuple(model.EnvironmentKey(app=app, environment=environment) for app, environment in rows)
 
     def load(self, key: model.EnvironmentKey) -> ports.Versioned:
-        for version, text in self._rows(sql.LOAD_STATE, _place(key)):
+        for version, text in self.rows(sql.LOAD_STATE, _place(key)):
             return ports.Versioned(version=version, state=codec.STATE.decode(text))
         return ports.Versioned(version=0, state=model.EnvironmentState(key=key))
 
@@ -156,7 +156,7 @@ class SqliteStore:
             for message in outbox.messages(key, rollout)
         ]
         records = [{**place, "at": at, "record": codec.EVENT.encode(event)} for event in events]
-        with self._writing(lease) as connection:
+        with self.transaction(lease) as connection:
             statement = sql.REPLACE_STATE if versioned.version else sql.INSERT_STATE
             if _one(connection, statement, row) is None:
                 raise errors.ConflictError(
@@ -178,7 +178,7 @@ class SqliteStore:
             "created_at": release.created_at,
             "created_by": release.created_by,
         }
-        with self._writing(lease) as connection:
+        with self.transaction(lease) as connection:
             for stored in connection.execute(sql.RELEASES_OF_DIGEST, row).fetchall():
                 # Compared as values: the text of an older schema is another one.
                 other = _release(release.app, stored)
@@ -188,29 +188,29 @@ class SqliteStore:
         return replace(release, number=number)
 
     def releases(self, app: str, *, limit: int = 50) -> tuple[model.Release, ...]:
-        rows = self._rows(sql.RELEASES, {"app": app, "limit": max(limit, 0)})
+        rows = self.rows(sql.RELEASES, {"app": app, "limit": max(limit, 0)})
         return tuple(_release(app, row) for row in rows)
 
     def release(self, app: str, number: int) -> model.Release | None:
-        rows = self._rows(sql.RELEASE, {"app": app, "number": number})
+        rows = self.rows(sql.RELEASE, {"app": app, "number": number})
         return _release(app, rows[0]) if rows else None
 
     # --- history ----------------------------------------------------------------------------------
 
     def history(self, key: model.EnvironmentKey, *, limit: int = 50) -> tuple[ports.RolloutRecord, ...]:
-        rows = self._rows(sql.HISTORY, {**_place(key), "limit": max(limit, 0)})
+        rows = self.rows(sql.HISTORY, {**_place(key), "limit": max(limit, 0)})
         return tuple(_rollout_record(key, row) for row in rows)
 
     def rollout_by_request_key(
         self, key: model.EnvironmentKey, request_key: str
     ) -> ports.RolloutRecord | None:
-        rows = self._rows(sql.ROLLOUT_BY_REQUEST_KEY, {**_place(key), "request_key": request_key})
+        rows = self.rows(sql.ROLLOUT_BY_REQUEST_KEY, {**_place(key), "request_key": request_key})
         return _rollout_record(key, rows[0]) if rows else None
 
     def events(
         self, key: model.EnvironmentKey, *, after: int = 0, limit: int = 500
     ) -> tuple[ports.EventRecord, ...]:
-        rows = self._rows(sql.EVENTS, {**_place(key), "after": after, "limit": max(limit, 0)})
+        rows = self.rows(sql.EVENTS, {**_place(key), "after": after, "limit": max(limit, 0)})
         return tuple(
             ports.EventRecord(sequence=sequence, at=at, key=key, event=codec.EVENT.decode(text))
             for sequence, at, text in rows
@@ -222,7 +222,7 @@ class SqliteStore:
             outbox.OutboxRecord(
                 sequence=sequence, at=at, message=outbox.Message(key=key, topic=topic, payload=payload)
             )
-            for sequence, at, key, topic, payload in self._rows(sql.OUTBOX, {"limit": max(limit, 0)})
+            for sequence, at, key, topic, payload in self.rows(sql.OUTBOX, {"limit": max(limit, 0)})
         )
 
     def delivered(self, lease: ports.Lease, sequence: int) -> None:
@@ -230,7 +230,7 @@ class SqliteStore:
 
         Raises FencedError, StorageError.
         """
-        with self._writing(lease) as connection:
+        with self.transaction(lease) as connection:
             connection.execute(sql.MARK_DELIVERED, {"sequence": sequence, "at": time.time()})
 
     # --- links ------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class SqliteStore:
         services: tuple[str, ...],
         available: tuple[int, ...],
     ) -> tuple[model.Link, ...]:
-        with self._writing(lease) as connection:
+        with self.transaction(lease) as connection:
             rows = connection.execute(sql.LINK_PORTS).fetchall()
             ours = (key.app, key.environment)
             held = {(service, slot): port for port, *owner, service, slot in rows if tuple(owner) == ours}
@@ -325,8 +325,12 @@ class SqliteStore:
         return connection
 
     @contextmanager
-    def _writing(self, lease: ports.Lease | None) -> Iterator[sqlite3.Connection]:
-        """One transaction, of the lease's holder if one is given: all of the block, or nothing of it."""
+    def transaction(self, lease: ports.Lease | None) -> Iterator[sqlite3.Connection]:
+        """One transaction, of the lease's holder if one is given: all of the block, or nothing of it.
+
+        For the modules of this package that keep tables of their own in the same file. Raises FencedError,
+        StorageError, StoreError.
+        """
         if not self._turn.acquire(timeout=self._busy_timeout_s):
             raise errors.StoreError("The state is busy with other writes. Nothing was changed; try again.")
         try:
@@ -370,7 +374,8 @@ class SqliteStore:
         else:
             self._idle_readers.append(connection)
 
-    def _rows(self, statement: str, values: dict[str, Any]) -> list[Row]:
+    def rows(self, statement: str, values: dict[str, Any]) -> list[Row]:
+        """What a statement that only reads finds; for the same modules. Raises StorageError, StoreError."""
         with self._reading() as connection:
             return connection.execute(statement, values).fetchall()
 

@@ -1,0 +1,10 @@
+"""The audit log, and tokens: the step of the schema, and a text per operation.
+
+Rules: see `sql`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+STEP: Final[tuple[str, ...]] = ()
