@@ -118,7 +118,7 @@ class Freeze:
     zone: str
     """Name of a time zone of the IANA database, e.g. `Europe/Berlin`."""
     weekly: tuple[int, int] | None = None
-    """From, until: minutes since Monday 00:00 of local time; `until` may lie before `from`, over the week's end."""
+    """From, until: minutes since Monday 00:00 of local time; over the week's end if `until` is not later."""
     dates: tuple[str, str] | None = None
     """From, until: local time as `2026-12-20T16:00`. One of the two is set."""
     why: str = ""

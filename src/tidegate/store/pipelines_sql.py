@@ -1,4 +1,4 @@
-"""Promotions on their way through the pipeline, and what has passed: the step of the schema, and a text per operation.
+"""Promotions under way, and what has passed: the step of the schema, and a text per operation.
 
 Rules: see `sql`.
 """
