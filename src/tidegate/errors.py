@@ -10,7 +10,8 @@
     ├── MachineError                 this machine's fault: disk, ports, programs (exit status 1)
     │   ├── StorageError             disk full, not writable, not readable
     │   ├── PortTakenError           somebody else listens there
-    │   └── MissingProgramError      a program that is needed is not there
+    │   ├── MissingProgramError      a program that is needed is not there
+    │   └── SealError                what is stored is not what was signed or sealed: nothing runs from it
     ├── ReportedError                what another process of Tidegate reported, with its own exit status
     ├── UnreachableError             the control plane does not answer (exit status 1)
     ├── AdapterError                 a runtime or router did not do what was asked; tried again by the loop
@@ -134,6 +135,12 @@ class PortTakenError(MachineError):
 
 class MissingProgramError(MachineError):
     """A program that is needed is not installed."""
+
+
+class SealError(MachineError):
+    """A statement does not match its signature: somebody changed the database."""
+
+    http_status = 500
 
 
 class ReportedError(TidegateError):

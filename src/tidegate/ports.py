@@ -7,7 +7,7 @@ All calls are synchronous, bounded in time, and safe to repeat.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -282,3 +282,58 @@ class Series(Protocol):
 
     def forget(self, now: float) -> None:
         """Remove what is too old at this Unix second."""
+
+
+Claim = str | int | float | Sequence[str]
+#: What a statement says, by name. `app` and `digest` are always there: whose artifact it is about.
+Claims = Mapping[str, Claim]
+
+
+class Seals(Protocol):
+    """Signs statements and proves them, so that one that was edited in the database is found."""
+
+    def seal(self, kind: str, claims: Claims) -> str:
+        """The statement as text, to be stored. `kind`: `pass`, `admission` or `provenance`.
+
+        Raises SealError for a kind or for claims that no statement can hold, MachineError without a key.
+        """
+
+    def opened(self, kind: str, envelope: str) -> Mapping[str, Claim]:
+        """What was sealed, sequences as tuples. Raises SealError unless every byte is as it was sealed.
+
+        A statement of another kind is refused too: a pass is no admission.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRecord:
+    """One version of a secret, without its value."""
+
+    name: str
+    version: int
+    """From 1; never used again, also when the secret was removed."""
+    at: float
+    """Unix seconds, for display only."""
+    by: str = ""
+
+
+class Secrets(Protocol):
+    """Values that an environment's services are given, sealed to that environment."""
+
+    def versions(self, key: model.EnvironmentKey) -> tuple[model.SecretVersion, ...]:
+        """The newest version of each secret that is set, sorted by name."""
+
+    def kept(self, key: model.EnvironmentKey) -> tuple[SecretRecord, ...]:
+        """Every version that can be opened, sorted by name and version."""
+
+    def set(self, key: model.EnvironmentKey, name: str, value: bytes, *, by: str = "") -> int:
+        """Seal a new version; its number. Those before are kept, so that a rollback finds them.
+
+        Raises RequestError for a name or value that cannot be given to a program, MachineError, StoreError.
+        """
+
+    def remove(self, key: model.EnvironmentKey, name: str) -> int:
+        """Forget all versions; how many there were. Raises NotFoundError if there are none."""
+
+    def open(self, key: model.EnvironmentKey, name: str, version: int) -> bytes:
+        """The value. Raises NotFoundError, and SealError if it was changed or belongs elsewhere."""

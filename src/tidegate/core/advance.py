@@ -216,7 +216,13 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
             return Outcome(state=state)  # its crashes up to now cannot be counted, and must not count later
         placed = lifecycle.fire(replace(rollout, placement=warm.id, created_placement=False), Trigger.PLACED)
         baseline = placements.crashes(warm, observed.groups)
-        woken = replace(warm, role=Role.INCOMING, idle_s=0.0, crash_baseline=baseline)
+        woken = replace(
+            warm,
+            role=Role.INCOMING,
+            idle_s=0.0,
+            crash_baseline=baseline,
+            admission=rollout.request.admission,
+        )
         return Outcome(state=replace(state.with_placement(woken), rollout=placed))
     slot = placements.free_slot(state)
     if slot is None:
@@ -230,6 +236,8 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
         role=Role.INCOMING,
         spec=request.spec,
         links=tuple(link for link in request.links if link.slot == slot),
+        secrets=request.secrets,
+        admission=request.admission,
     )
     placed = lifecycle.fire(replace(rollout, placement=placement.id, created_placement=True), Trigger.PLACED)
     return Outcome(

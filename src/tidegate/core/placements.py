@@ -34,14 +34,14 @@ def fresh(state: EnvironmentState, observed: Observation) -> Observation:
 
 
 def warm(state: EnvironmentState, request: RolloutRequest) -> Placement | None:
-    """The standby that a request can take over: same artifact, same configuration."""
+    """The standby that a request can take over: same artifact, same configuration and secrets."""
     return next(
         (
             placement
             for placement in reversed(state.in_role(Role.STANDBY))
             if placement.digest == request.digest
-            and placement.spec == request.spec
             and placement.release == request.release
+            and same_configuration(placement, request)
         ),
         None,
     )
@@ -229,9 +229,14 @@ def crash_loop(placement: Placement, groups: Groups, *, limit: int, recent_only:
 
 
 def is_live(state: EnvironmentState, request: RolloutRequest) -> bool:
-    """The request asks for what is live already, configuration included."""
+    """The request asks for what is live already, configuration and versions of secrets included."""
     live = state.live
-    return live is not None and live.release == request.release and live.spec == request.spec
+    return live is not None and live.release == request.release and same_configuration(live, request)
+
+
+def same_configuration(of: Placement | RolloutRequest, request: RolloutRequest) -> bool:
+    """What would run is set up just as the other is: a new version of a secret is another configuration."""
+    return of.spec == request.spec and of.secrets == request.secrets
 
 
 def ready_services(placement: Placement, groups: Groups) -> int:
@@ -338,6 +343,8 @@ def flip_back(state: EnvironmentState, standby: Placement, detail: str) -> Rollo
         spec=standby.spec,
         strategy=strategy.SWITCH,
         links=standby.links,
+        secrets=standby.secrets,
+        admission=standby.admission,
         salt=f"back-{state.next_id}",
         by="tidegate",
         automatic=True,

@@ -55,6 +55,7 @@ def _steps(state: EnvironmentState, request: RolloutRequest, warm: Placement | N
         slot=placements.free_slot(state) or 0,
         role=Role.INCOMING,
         spec=request.spec,
+        secrets=request.secrets,
     )
     serving = [service for service in request.spec.services if service.serves]
     workers = [service for service in request.spec.services if not service.serves]

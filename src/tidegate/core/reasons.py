@@ -87,3 +87,7 @@ class Refusal(enum.StrEnum):
     """The release's tidegate.yaml does not name that environment."""
     STALE = "state-changed"
     """What was asked does not fit the state any more, e.g. a promotion before anybody is exposed."""
+    NOT_SET = "secret-not-set"
+    """The release needs a secret that is not set in that environment, or a version that was removed."""
+    UNTRUSTED = "untrusted-signature"
+    """No trusted key has signed where the artifact comes from, or the signature is of something else."""

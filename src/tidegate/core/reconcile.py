@@ -118,4 +118,6 @@ def instance_group(
         environment=tuple(sorted((dict(placement.spec.config) | links).items())),
         limits=service.limits,
         grace_s=service.grace_s,
+        secrets=placement.secrets,
+        admission=placement.admission,
     )

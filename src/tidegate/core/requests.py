@@ -41,7 +41,9 @@ def start(state: EnvironmentState, request: RolloutRequest, *, supersede: bool =
     current = state.rollout
     if current is None:
         return _begin(state, request)
-    same = current.request.release == request.release and current.request.spec == request.spec
+    same = current.request.release == request.release and placements.same_configuration(
+        current.request, request
+    )
     if same and current.phase is not Phase.ABORTING:
         return Decision(state=state, no_op=True, rollout=current.id)
     if not supersede:
@@ -130,7 +132,8 @@ def rollback_target(
 ) -> RolloutRequest:
     """The request that made live what is asked for: that release, else the one before this one.
 
-    Its release, spec and strategy are what to go back to; kind, key, salt, links and asker are of then.
+    Its release, spec, secrets and strategy are what to go back to; kind, key, salt, links, admission and
+    asker are of then.
     `history`: rollouts of this environment, newest first. Raises RefusedError when there is none.
     """
     live = state.live

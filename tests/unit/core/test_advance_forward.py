@@ -19,6 +19,7 @@ from tests.support.builders import (
     going,
     perfect,
     placed,
+    request,
     service,
     spec,
     with_instances,
@@ -38,6 +39,7 @@ from tidegate.core.model import (
     Phase,
     Reason,
     Role,
+    SecretVersion,
 )
 from tidegate.core.strategy import SWITCH
 
@@ -141,10 +143,31 @@ def test_warm_placement_is_taken_over_instead_of_started() -> None:
     assert not going(after).created_placement
 
 
+def test_placement_is_given_the_secrets_and_the_admission_of_its_request() -> None:
+    """What an instance starts with was pinned when the rollout was asked for."""
+    secrets = (SecretVersion(name="TOKEN", version=3),)
+    asked = request("r2", secrets=secrets, admission="sealed")
+    state = environment().live("r1").queued("r2", request=asked).state
+    placement = placed(tick(state), "r2")
+    assert (placement.secrets, placement.admission) == (secrets, "sealed")
+
+
+def test_warm_placement_is_taken_over_under_the_new_admission() -> None:
+    """What let it in once says nothing of today; its instances that start again need the new one."""
+    asked = request("r1", admission="new")
+    state = environment().live("r2").standby("r1", admission="old").queued("r1", request=asked).state
+    assert placed(tick(state), "r1").admission == "new"
+
+
 @pytest.mark.parametrize(
     ("release", "changes"),
-    [("r1", {"digest": "sha256:other"}), ("r1", {"spec": spec(config=(("LOG", "debug"),))}), ("r3", {})],
-    ids=["other-artifact", "other-configuration", "other-release"],
+    [
+        ("r1", {"digest": "sha256:other"}),
+        ("r1", {"spec": spec(config=(("LOG", "debug"),))}),
+        ("r1", {"secrets": (SecretVersion(name="TOKEN", version=2),)}),
+        ("r3", {}),
+    ],
+    ids=["other-artifact", "other-configuration", "other-secrets", "other-release"],
 )
 def test_only_the_same_artifact_and_configuration_is_warm(release: str, changes: dict[str, Any]) -> None:
     """A standby that differs from what was asked for is not taken over."""

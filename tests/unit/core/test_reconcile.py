@@ -26,7 +26,7 @@ from tests.support.builders import (
     without_groups,
     worker,
 )
-from tidegate.core import reconcile, routing
+from tidegate.core import model, reconcile, routing
 from tidegate.core.effects import ApplyGroup, ApplyRoutes, RemoveGroup
 from tidegate.core.model import EnvironmentState, InstanceState, Link, Observation, Phase, Role, Route, Server
 
@@ -201,6 +201,14 @@ def test_group_carries_configuration_and_links_of_its_own_slot() -> None:
         ("ZONE", "b"),
     )
     assert (asked_for.id, asked_for.release, asked_for.grace_s) == ("shop.production.1.web", 1, 3.0)
+
+
+def test_group_carries_what_its_placement_was_let_in_with() -> None:
+    """The versions of its secrets, never a value, and the admission that its instances start with."""
+    secrets = (model.SecretVersion(name="TOKEN", version=3),)
+    state = environment().live("r1", secrets=secrets, admission="sealed").state
+    asked_for = reconcile.instance_group(state, placed(state, "r1"), spec().services[0])
+    assert (asked_for.secrets, asked_for.admission) == (secrets, "sealed")
 
 
 # --- stops -----------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from tidegate.core.model import (
     Refusal,
     Rollout,
     RolloutKind,
+    SecretVersion,
 )
 from tidegate.core.strategy import SWITCH
 
@@ -67,6 +68,18 @@ def test_release_that_is_live_is_a_no_op() -> None:
     assert requests.start(state, request("r1")) == requests.Decision(state=state, no_op=True)
     other = requests.start(state, request("r1", spec(config=(("LOG", "debug"),))))
     assert going(other.state).request.release == 1
+
+
+def test_new_version_of_a_secret_is_another_configuration() -> None:
+    """The live release with a newer secret is a rollout, and so is the one on its way."""
+    old, new = ((SecretVersion(name="TOKEN", version=version),) for version in (1, 2))
+    live = environment().live("r1", secrets=old).state
+    assert requests.start(live, request("r1", secrets=old)).no_op
+    assert going(requests.start(live, request("r1", secrets=new)).state).request.secrets == new
+    moving = environment().live("r1").queued("r2", request=request("r2", secrets=old)).state
+    assert requests.start(moving, request("r2", secrets=old)).no_op
+    with pytest.raises(errors.RefusedError):
+        requests.start(moving, request("r2", secrets=new))
 
 
 def test_release_that_is_on_its_way_is_a_no_op() -> None:
