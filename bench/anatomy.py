@@ -109,7 +109,9 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
         )
         router.start()
         runtime = ProcessRuntime(
-            home.instances, content=content.path, settings=ProcessSettings(run_as=settings.run_as)
+            home.instances,
+            content=lambda group: content.path(group.digest),
+            settings=ProcessSettings(run_as=settings.run_as),
         )
         stack.callback(runtime.close)
         clocked_store = cast("ports.Store", Clocked(store, "store", calls))

@@ -27,7 +27,7 @@ import uvicorn
 import tidegate
 from tidegate import errors, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
-from tidegate.core.model import EnvironmentKey
+from tidegate.core.model import EnvironmentKey, InstanceGroup
 from tidegate.engine import loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
@@ -220,14 +220,15 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
     return plane
 
 
-def _verified(content: ContentStore) -> Callable[[str], Path]:
-    """The unpacked tree of a package, every byte of it hashed before anything runs from it.
+def _verified(content: ContentStore) -> Callable[[InstanceGroup], Path]:
+    """The unpacked tree of a group's package, every byte of it hashed before anything runs from it.
 
     One that was changed on the disk is unpacked again from its archive; if that is damaged, nothing starts.
     """
     log = telemetry.logger("packages")
 
-    def path(digest: str) -> Path:
+    def path(group: InstanceGroup) -> Path:
+        digest = group.digest
         try:
             content.verify(digest)
         except errors.StorageError as error:

@@ -62,11 +62,16 @@ class ProcessRuntime:
     """`ports.Runtime` for local processes."""
 
     def __init__(
-        self, folder: Path, *, content: Callable[[str], Path], settings: ProcessSettings | None = None
+        self,
+        folder: Path,
+        *,
+        content: Callable[[model.InstanceGroup], Path],
+        settings: ProcessSettings | None = None,
     ) -> None:
         """`folder`: made if needed, and used by this runtime alone.
 
-        `content`: gives the read-only unpacked tree of a package by its digest, and raises if it is damaged.
+        `content`: gives the read-only unpacked tree of the group's package, and raises if it is damaged or if
+        the group may not run it.
         Raises StorageError.
         """
         self._layout = instances.Layout(folder.absolute())
@@ -87,7 +92,7 @@ class ProcessRuntime:
         """Start what is missing of the group, stop what is too many; returns before instances are ready.
 
         Safe to repeat, at the same time too. Raises StorageError, PortTakenError, MachineError and
-        RuntimeAdapterError, and what `content` raises for a damaged package.
+        RuntimeAdapterError, and what `content` raises for a package that may not run.
         """
         instances.parts(group.id)  # an id that could leave the folder never gets further
         with self._layout.locked():
@@ -119,7 +124,7 @@ class ProcessRuntime:
 
     def _package(self, group: model.InstanceGroup) -> Path:
         try:
-            return self._content(group.digest)
+            return self._content(group)
         except errors.TidegateError:
             raise
         except Exception as error:

@@ -194,7 +194,7 @@ def test_ports_run_out_with_a_sentence(world: World) -> None:
 def test_damaged_package_is_refused_before_anything_starts(world: World) -> None:
     """What the content callback raises comes out as an error, and no instance is made."""
 
-    def damaged(digest: str) -> Path:
+    def damaged(group: model.InstanceGroup) -> Path:
         raise ValueError("checksum of bin/api differs")
 
     runtime = world.new_runtime()
@@ -202,3 +202,20 @@ def test_damaged_package_is_refused_before_anything_starts(world: World) -> None
     with pytest.raises(errors.RuntimeAdapterError, match="checksum of bin/api differs"):
         runtime.apply(world.group(), key="k")
     assert world.gone()
+
+
+def test_group_that_may_not_run_its_package_is_refused_before_anything_starts(world: World) -> None:
+    """Who gives out packages sees the whole group, its admission too, and its own refusal comes out."""
+
+    def guarded(group: model.InstanceGroup) -> Path:
+        if group.admission != "sealed":
+            raise errors.ArtifactError("r42 was never admitted to production.")
+        return world.package
+
+    runtime = world.new_runtime()
+    runtime._content = guarded
+    with pytest.raises(errors.ArtifactError, match="never admitted"):
+        runtime.apply(world.group(), key="k")
+    assert world.gone()
+    runtime.apply(world.group(admission="sealed"), key="k")
+    assert not world.gone()

@@ -167,7 +167,7 @@ class World:
     def new_runtime(self, **changes: Any) -> ProcessRuntime:
         """Another one on the same folder, as after a restart of the control plane."""
         made = ProcessRuntime(
-            self.folder / "instances", content=lambda digest: self.package, settings=self.settings(**changes)
+            self.folder / "instances", content=lambda group: self.package, settings=self.settings(**changes)
         )
         self.runtimes.append(made)
         return made
