@@ -55,7 +55,7 @@ def _effect_before_commit() -> list[Patch]:
     def step(self: Any, key: model.EnvironmentKey) -> loop.View:
         adapters = self._adapters
         versioned = adapters.store.load(key)
-        observed, _ = self._observe(key)
+        observed, _ = self._observe(versioned.state)
         outcome = advance.advance(versioned.state, observed, self._elapsed_s(key))
         effects = reconcile.reconcile(outcome.state, observed)
         for effect in effects:
@@ -118,7 +118,7 @@ def _wall_clock() -> list[Patch]:
 def _stale_accepted() -> list[Patch]:
     return [
         (placements, "fresh", lambda state, observed: observed),
-        (loop.Controller, "_goes_back", lambda self, key, source, revision: False),
+        (loop.Controller, "_is_new", lambda self, key, source, revision, committed: True),
     ]
 
 

@@ -74,13 +74,13 @@ class Controller:
         """
         adapters = self._adapters
         versioned = adapters.store.load(key)
-        observed, blind = self._observe(key)
+        observed, blind = self._observe(versioned.state)
         outcome = _settled(advance.advance(versioned.state, observed, self._elapsed_s(key)), observed)
         changed = bool(outcome.events) or _decided(versioned.state, outcome.state)
         if changed or _counted(versioned.state, outcome.state):
             at = adapters.clock.now()
             versioned = adapters.store.commit(self._lease, versioned, outcome.state, outcome.events, at=at)
-        failures = [*blind, *_outdated(versioned.state, observed)]
+        failures = [*blind]
         effects = reconcile.reconcile(versioned.state, observed)
         for effect in effects:
             self._still_leading()
@@ -117,7 +117,10 @@ class Controller:
             hint="Ask again.",
         )
 
-    def _observe(self, key: model.EnvironmentKey) -> tuple[model.Observation, tuple[execute.Failure, ...]]:
+    def _observe(
+        self, state: model.EnvironmentState
+    ) -> tuple[model.Observation, tuple[execute.Failure, ...]]:
+        key = state.key
         failures = []
         runtime: model.RuntimeState | None = None
         routes: model.RouteState | None = None
@@ -129,21 +132,24 @@ class Controller:
             routes = self._adapters.router.observe(key)
         except (errors.AdapterError, errors.MachineError) as error:
             failures.append(execute.Failure(key=f"observe-router:{key}", error=error))
-        if runtime is not None and self._goes_back(key, "runtime", runtime.revision):
+        if runtime is not None and not self._is_new(key, "runtime", runtime.revision, state.seen_runtime):
+            failures.append(_outdated(key, "runtime"))
             runtime = None
-        if routes is not None and self._goes_back(key, "router", routes.revision):
+        if routes is not None and not self._is_new(key, "router", routes.revision, state.seen_router):
+            failures.append(_outdated(key, "router"))
             routes = None
         return model.Observation(runtime=runtime, routes=routes), tuple(failures)
 
-    def _goes_back(self, key: model.EnvironmentKey, source: str, revision: int) -> bool:
-        """Older than what this process has seen, committed or not.
+    def _is_new(self, key: model.EnvironmentKey, source: str, revision: int, committed: int) -> bool:
+        """Newer than all that was committed, or that this process has seen, committed or not.
 
         The state alone does not know: it remembers a revision only together with something else that is
-        worth a commit (simulation seed 658, deposed).
+        worth a commit (simulation seed 658, deposed). Nor does the process: the look that was committed last
+        can be shown again to one that starts, and its second would count twice (seed 126687, swarm).
         """
-        newest = self._newest.get((key, source), revision)
+        newest = max(self._newest.get((key, source), 0), committed)
         self._newest[key, source] = max(newest, revision)
-        return revision < newest
+        return revision > newest
 
     def _elapsed_s(self, key: model.EnvironmentKey) -> float:
         """Since the last step of this process: time in which nobody looked does not count."""
@@ -158,22 +164,12 @@ class Controller:
             raise errors.FencedError
 
 
-def _outdated(state: model.EnvironmentState, observed: model.Observation) -> tuple[execute.Failure, ...]:
-    """Looks that the core drops, as a newer one was committed: or nobody would know why nothing happens."""
-    looks = (
-        ("runtime", observed.runtime.revision if observed.runtime else None, state.seen_runtime),
-        ("router", observed.routes.revision if observed.routes else None, state.seen_router),
+def _outdated(key: model.EnvironmentKey, part: str) -> execute.Failure:
+    """A look that is not used: or nobody would know why nothing happens."""
+    error = errors.AdapterError(
+        f"What the {part} shows is no newer than what was seen before; it is not used."
     )
-    return tuple(
-        execute.Failure(
-            key=f"outdated-{part}:{state.key}",
-            error=errors.AdapterError(
-                f"What the {part} shows is older than what was seen before; it is not used."
-            ),
-        )
-        for part, revision, seen in looks
-        if revision is not None and revision < seen
-    )
+    return execute.Failure(key=f"outdated-{part}:{key}", error=error)
 
 
 def _settled(outcome: advance.Outcome, observed: model.Observation) -> advance.Outcome:

@@ -173,6 +173,29 @@ def test_old_look_is_not_acted_upon() -> None:
     assert [effect for effect in plant.effects if effect.startswith("remove")] == []
 
 
+def test_look_that_was_committed_is_not_counted_again() -> None:
+    """Who starts anew and is shown the last look of the one before adds no time for it, and says why."""
+    plant = Plant()
+    plant.holds(environment().live("r1").incoming("r2"))
+    plant.controller.step(KEY)
+    plant.world.time_s += 0.5
+    plant.controller.step(KEY)
+    successor = plant.another(plant.store.acquire("one", ttl_s=TTL_S))
+    for looks in (0, 2):  # as at the first step, then as at the second one
+        plant.world.looks = looks
+        plant.world.time_s += 0.5
+        view = successor.step(KEY)
+        assert view.observed == model.Observation(runtime=None, routes=None)
+        assert [failure.key for failure in view.failures] == [
+            f"outdated-runtime:{KEY}",
+            f"outdated-router:{KEY}",
+        ]
+    assert going(plant.state).held_s == 0.5
+    plant.world.time_s += 0.5
+    successor.step(KEY)
+    assert going(plant.state).held_s == 1.0
+
+
 # --- lease -----------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,8 @@ class World:
         self.time_s = 100.0
         self.calls: list[str] = []
         self.observed = model.Observation(runtime=None, routes=None)
+        """What each look shows; its revision is that of the first one."""
+        self.looks = 0
         self.failing: dict[str, Exception] = {}
         """By the first word of a call."""
         self.slow_s = 0.0
@@ -47,6 +49,11 @@ class World:
         if failure is not None:
             raise failure
 
+    def revised(self, revision: int) -> int:
+        """Of this look: each has one of its own, as the ports promise."""
+        self.looks += 1
+        return revision + self.looks - 1
+
     def check(self) -> tuple[ports.Finding, ...]:
         return ()
 
@@ -65,7 +72,7 @@ class Runtime:
         seen = self.world.observed.runtime
         if seen is None:
             raise errors.RuntimeAdapterError("blind")
-        return seen
+        return replace(seen, revision=self.world.revised(seen.revision))
 
     def remove(self, group_id: str, *, key: str) -> None:
         self.world._called(f"remove {key}")
@@ -91,7 +98,7 @@ class Router:
         seen = self.world.observed.routes
         if seen is None:
             raise errors.RouterError("blind")
-        return seen
+        return replace(seen, revision=self.world.revised(seen.revision))
 
     def check(self) -> tuple[ports.Finding, ...]:
         return ()
