@@ -33,7 +33,8 @@ class ControlPlane:
         self._leader: Controller | None = None
         self._holder = "a"
         self._back_at = 0.0
-        self._sleepers: list[tuple[float, Controller]] = []
+        self._sleepers: list[tuple[float, int, Controller]] = []
+        """When each wakes up, and the number of its process."""
 
     @property
     def runs(self) -> bool:
@@ -63,7 +64,9 @@ class ControlPlane:
         self._world.note("the control plane hangs" if hang else "the control plane dies")
         self._world.reached["control plane death"] += 1
         if hang:
-            self._sleepers.append((self._world.now + rng.uniform(1.0, 30.0), self._leader))
+            self._sleepers.append(
+                (self._world.now + rng.uniform(1.0, 30.0), self._world.process, self._leader)
+            )
         self._leader = None
         self._back_at = self._world.now + rng.choice((0.0, 0.5, 2.0, 6.0))
         if hang or rng.random() < 0.3:
@@ -93,6 +96,7 @@ class ControlPlane:
         except errors.LeaseHeldError:
             return
         world.process += 1
+        world.acting = world.process
         world.reached["control plane start"] += 1
         world.note(f"control plane {self._holder} leads with epoch {lease.epoch}")
         self._stalled_until = 0.0
@@ -128,9 +132,10 @@ class ControlPlane:
             self.die(hang=True)
 
     def _wake_sleepers(self) -> None:
-        due = [sleeper for at, sleeper in self._sleepers if at <= self._world.now]
+        due = [(process, sleeper) for at, process, sleeper in self._sleepers if at <= self._world.now]
         self._sleepers = [entry for entry in self._sleepers if entry[0] > self._world.now]
-        for sleeper in due:
+        for process, sleeper in due:
+            self._world.acting = process
             for key in self._world.keys:
                 try:
                     sleeper.step(key)
@@ -138,3 +143,4 @@ class ControlPlane:
                     self._world.reached["sleeper fenced"] += 1
                 except (errors.ConflictError, Crash):
                     self._world.reached["sleeper stopped"] += 1
+        self._world.acting = self._world.process

@@ -114,14 +114,11 @@ class Recent(Generic[T]):
         self._fates = fates
         self._answers: deque[tuple[float, T]] = deque(maxlen=12)
         self._newest_shown = 0
-        self.fresh = False
-        """What was shown last is newer than all that was shown before it."""
 
     def shown(self, answer: T) -> T:
         """The answer, or an older one instead."""
         faults = self._fates.faults
         chosen = self._chosen(answer) if faults.stale or faults.lag else answer
-        self.fresh = chosen.revision > self._newest_shown
         self._newest_shown = max(self._newest_shown, chosen.revision)
         return chosen
 
@@ -148,8 +145,8 @@ class SimRuntime:
         self._fates = fates
         self._world = fates.world
         self._recent: dict[model.EnvironmentKey, Recent[model.RuntimeState]] = {}
-        self.fresh = False
         self.last: model.RuntimeState | None = None
+        """What the last look showed; None: it got no answer."""
 
     def apply(self, group: model.InstanceGroup, *, key: str) -> None:
         self._fates.effect("apply", lambda: self._world.land_group(group))
@@ -158,13 +155,12 @@ class SimRuntime:
         self._fates.effect("remove", lambda: self._world.land_remove(group_id))
 
     def observe(self, environment: model.EnvironmentKey) -> model.RuntimeState:
-        self.fresh, self.last = False, None
+        self.last = None
         if self._fates.blind(self._fates.faults.blind_runtime):
             raise errors.RuntimeAdapterError("The runtime does not answer.")
         state = self._world.runtime.observe(environment)
         recent = self._recent.setdefault(environment, Recent(self._fates))
         self.last = recent.shown(state)
-        self.fresh = recent.fresh
         return self.last
 
     def logs(self, group_id: str, *, tail: int, follow: bool = False) -> Iterator[ports.LogLine | None]:
@@ -183,29 +179,26 @@ class SimRouter:
         self._store = store
         self._world = fates.world
         self._recent: dict[model.EnvironmentKey, Recent[model.RouteState]] = {}
-        self.fresh = False
 
     def apply(self, table: model.RouteTable, *, key: str) -> None:
         self._fates.effect("routes", lambda: self._world.land_routes(table))
 
     def observe(self, environment: model.EnvironmentKey) -> model.RouteState:
-        self.fresh = False
         shown = None
         try:
             shown = self._observe(environment)
             return shown
         finally:
-            self._store.observed[environment] = model.Observation(runtime=self._runtime.last, routes=shown)
-            self._world.looked(environment, runtime=self._runtime.fresh, router=self.fresh)
+            look = model.Observation(runtime=self._runtime.last, routes=shown)
+            self._store.observed[environment] = look
+            self._world.looked(environment, look)
 
     def _observe(self, environment: model.EnvironmentKey) -> model.RouteState:
         if self._fates.blind(self._fates.faults.blind_router):
             raise errors.RouterError("The router does not answer.")
         state = self._world.router.observe(environment)
         recent = self._recent.setdefault(environment, Recent(self._fates))
-        shown = recent.shown(state)
-        self.fresh = recent.fresh
-        return shown
+        return recent.shown(state)
 
     def check(self) -> tuple[ports.Finding, ...]:
         return self._world.router.check()

@@ -122,6 +122,15 @@ def _stale_accepted() -> list[Patch]:
     ]
 
 
+def _look_counted_twice() -> list[Patch]:
+    def is_new(self: Any, key: model.EnvironmentKey, source: str, revision: int, committed: int) -> bool:
+        newest = max(self._newest.get((key, source), 0), committed)
+        self._newest[key, source] = max(newest, revision)
+        return bool(revision >= newest)
+
+    return [(loop.Controller, "_is_new", is_new)]
+
+
 def _blind_is_empty() -> list[Patch]:
     def fresh(state: EnvironmentState, observed: Observation) -> Observation:
         runtime, routes = observed.runtime, observed.routes
@@ -392,6 +401,12 @@ MUTANTS: Final = (
     Mutant(name="raw-time", patches=_raw_time, profile="clock"),
     Mutant(name="wall-clock", patches=_wall_clock, profile="clock"),
     Mutant(name="stale-accepted", patches=_stale_accepted, profile="stale"),
+    Mutant(
+        name="look-counted-twice",
+        patches=_look_counted_twice,
+        profile="stale",
+        caught_by=("EXPOSED-UNREADY", "BAKE-TIME"),
+    ),
     Mutant(name="blind-is-empty", patches=_blind_is_empty, profile="blind"),
     Mutant(name="went-back-ignored", patches=_went_back_ignored, profile="restore"),
     Mutant(name="stage-skipped", patches=_stage_skipped),

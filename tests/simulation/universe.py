@@ -172,9 +172,7 @@ class Universe:
         if self._chance(faults.suspend):
             world.reached["suspend"] += 1
             world.note("the machine is suspended")
-            seconds = rng.uniform(5.0, 30.0)
-            world.naps.append((world.now, seconds))
-            world.clock.advance(seconds)
+            world.clock.advance(rng.uniform(5.0, 30.0))
         if self._chance(faults.lag):
             self.fates.lag_s = rng.choice((0.0, 1.0, 3.0, 6.0))
         if self._chance(faults.tamper):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Controller-up seconds after which an injected loss of instances must have been repaired.
 REPAIR_S = 45.0
+#: What a process knows of the world before its first look, and after a blind one.
+NOTHING_SEEN = model.Observation(runtime=None, routes=None)
 
 
 class Crash(BaseException):
@@ -55,10 +57,10 @@ class World:
         self.reached: Counter[str] = Counter()
         self.trace: list[str] = []
         self.process = 0
-        """Number of the control plane's process; another one has no memory of this one."""
+        """Number of the newest process of the control plane; another one has no memory of it."""
+        self.acting = 0
+        """Number of the process whose step it is: an older one that hung can wake up for a last one."""
         self.landing_late = False
-        #: When the machine was suspended, and for how long: looks under way are older by that.
-        self.naps: list[tuple[float, float]] = []
         self.restored = False
         #: Users' requests per environment and slot that were answered, and that failed.
         self.served: defaultdict[tuple[model.EnvironmentKey, int], tuple[int, int]] = defaultdict(
@@ -68,7 +70,9 @@ class World:
         self.stopped_servers: set[tuple[model.EnvironmentKey, str]] = set()
         self.stop_before_step = ""
         self.releases: dict[str, scenario.Release] = {}
-        self._restored_looks = dict.fromkeys(self.keys, False)
+        self._seen: dict[tuple[int, model.EnvironmentKey], model.Observation] = {}
+        self._newest_seen: dict[tuple[int, model.EnvironmentKey], tuple[int, int]] = {}
+        self._went_back: set[tuple[int, model.EnvironmentKey]] = set()
         self._repair_s = dict.fromkeys(self.keys, 0.0)
         self._tampered_s = dict.fromkeys(self.keys, 0.0)
         self._routes: dict[model.EnvironmentKey, model.Route | None] = dict.fromkeys(self.keys)
@@ -81,11 +85,6 @@ class World:
     def now(self) -> float:
         return self.clock.elapsed
 
-    @property
-    def view_age_s(self) -> float:
-        """How old the newest accepted look may be, for what was true at it."""
-        return 12.0 if self.faults.lag else 2.1
-
     def committed(self, key: model.EnvironmentKey) -> model.EnvironmentState:
         return self.store.peek(key)
 
@@ -97,34 +96,48 @@ class World:
         spec = self.releases[digest].spec.service(service)
         return spec.drain_s if spec else 0.0
 
-    def all_serving(
-        self, key: model.EnvironmentKey, placement: model.Placement, *, at_least: int | None = None
-    ) -> bool:
-        """Every service with traffic has (all of, or `at_least`) its instances ready, in truth."""
-        ready = {
-            group.service: group.ready_count
-            for group in self.runtime.groups_of(key)
-            if group.placement == placement.id
-        }
-        return all(
-            ready.get(service.name, 0) >= (at_least or service.instances)
-            for service in placement.spec.services
-            if service.serves
-        )
-
     def true_look(self, key: model.EnvironmentKey) -> model.Observation:
         return model.Observation(runtime=self.runtime.observe(key), routes=self.router.observe(key))
 
     def restored_below(self, key: model.EnvironmentKey) -> bool:
-        """The state is older than what runs, and somebody has looked since."""
-        if not self.restored or not self._restored_looks[key]:
+        """The state is older than what runs, and the acting process was shown it, or the state says so."""
+        state = self.committed(key)
+        if not self.restored or not (state.halted or (self.acting, key) in self._went_back):
             return False
-        next_id = self.committed(key).next_id
-        return any(group.placement >= next_id for group in self.runtime.groups_of(key))
+        return _from_the_future(state, self.runtime.groups_of(key))
 
     def note(self, text: str) -> None:
         """One line of the trace, which is the universe's fingerprint."""
         self.trace.append(f"{self.now:8.2f} {text}")
+
+    # --- what the control plane knows of it ---
+
+    def seen(self, key: model.EnvironmentKey) -> model.Observation:
+        """What the acting process was shown in its last step: the truth, as old as a look may be.
+
+        Without what that process could know to be outdated: a look no newer than one that it was shown
+        before, or than one that was committed.
+        """
+        return self._seen.get((self.acting, key), NOTHING_SEEN)
+
+    def looked(self, key: model.EnvironmentKey, look: model.Observation) -> None:
+        """The acting process was shown this."""
+        who, state = (self.acting, key), self.committed(key)
+        known = self._newest_seen.get(who, (0, 0))
+        newest = (max(known[0], state.seen_runtime), max(known[1], state.seen_router))
+        runtime = look.runtime if look.runtime and look.runtime.revision > newest[0] else None
+        routes = look.routes if look.routes and look.routes.revision > newest[1] else None
+        self._newest_seen[who] = (
+            runtime.revision if runtime else newest[0],
+            routes.revision if routes else newest[1],
+        )
+        self._seen[who] = model.Observation(runtime=runtime, routes=routes)
+        if runtime and _from_the_future(state, runtime.groups):
+            self._went_back.add(who)
+        if self.acting != self.process:
+            return  # what it counts is never committed
+        for checker in self.checkers:
+            checker.on_look(key, runtime=runtime is not None, router=routes is not None)
 
     # --- excuses ---
 
@@ -144,12 +157,6 @@ class World:
         self._tampered_s[key] = max(0.0, self._tampered_s[key] - seconds)
 
     # --- what lands ---
-
-    def looked(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
-        if runtime and self.restored:
-            self._restored_looks[key] = True
-        for checker in self.checkers:
-            checker.on_look(key, runtime=runtime, router=router)
 
     def committed_now(
         self, before: model.EnvironmentState, after: model.EnvironmentState, events: tuple[model.Event, ...]
@@ -332,3 +339,20 @@ class World:
     def check(self) -> None:
         for checker in self.checkers:
             checker.on_tick()
+
+
+def all_serving(
+    placement: model.Placement, groups: tuple[model.GroupStatus, ...] | None, *, at_least: int | None = None
+) -> bool:
+    """Every service with traffic has (all of, or `at_least`) its instances ready; not so if nobody looked."""
+    ready = {group.service: group.ready_count for group in groups or () if group.placement == placement.id}
+    return all(
+        ready.get(service.name, 0) >= (at_least or service.instances)
+        for service in placement.spec.services
+        if service.serves
+    )
+
+
+def _from_the_future(state: model.EnvironmentState, groups: tuple[model.GroupStatus, ...]) -> bool:
+    """A group has a placement id that the state has never given out."""
+    return any(group.placement >= state.next_id for group in groups)

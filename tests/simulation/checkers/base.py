@@ -28,7 +28,10 @@ class Checker:
         """A simulated second has passed."""
 
     def on_look(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
-        """A control plane has looked; whether it got an answer."""
+        """The leader has looked; whether it got an answer that it need not take for outdated.
+
+        What it was shown is `World.seen`.
+        """
 
     def on_commit(
         self,

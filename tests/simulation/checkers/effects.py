@@ -3,9 +3,12 @@
 ACTED-TWICE, NAMES, ORDER, LINKS, TRAFFIC-ON-STOPPED, CUT-SESSIONS, WENT-BACK.
 
 Excuses:
-- ORDER of starts: readiness seen up to `World.view_age_s` ago counts, since looks may lag;
-- ORDER of stops: when looks lag, a dependent that came up late may not have been seen;
+- ORDER of starts: readiness in the very look that the step rests on (`World.seen`) counts, however old that
+  is: looks may lag, and the machine may be suspended right after one;
+- ORDER of stops: a dependent that runs, but not in the very look that the step rests on;
 - ORDER of starts and stops: an effect that lands late was right when it was sent;
+- WENT-BACK: until the acting process is shown an instance that the state does not know, or a state that says
+  so is committed, nobody can know that it is old; an effect that lands late was sent before;
 - NAMES: a restored backup has forgotten which ids were given out;
 - CUT-SESSIONS: none; a drain ends when its time has truly passed without a new request, or with no session.
 """
@@ -25,13 +28,11 @@ class EffectChecker(Checker):
         self._digests: dict[tuple[model.EnvironmentKey, int], str] = {}
         self._servers: dict[tuple[model.EnvironmentKey, str], tuple[int, str, int]] = {}
         self._routed_at: dict[tuple[model.EnvironmentKey, int], float] = {}
-        self._ready_at: dict[str, float] = {}
 
     def on_tick(self) -> None:
         now = self.world.now
         for key in self.world.keys:
             self._note_routed(key, now)
-            self._note_ready(key, now)
             self._check_counts(key)
 
     def _note_routed(self, key: model.EnvironmentKey, now: float) -> None:
@@ -41,17 +42,6 @@ class EffectChecker(Checker):
         for placement in self.world.committed(key).placements:
             if placement.slot in (route.stable, route.canary):
                 self._routed_at[key, placement.id] = now
-
-    def _note_ready(self, key: model.EnvironmentKey, now: float) -> None:
-        for placement in self.world.committed(key).placements:
-            for service in placement.spec.services:
-                group_id = model.group_id(key, placement.id, service.name)
-                if self._is_ready(group_id, service):
-                    self._ready_at[group_id] = now
-
-    def _is_ready(self, group_id: str, service: model.ServiceSpec) -> bool:
-        instances = self.world.runtime.instances(group_id)
-        return sum(1 for instance in instances if instance.ready) >= min(service.instances, 1)
 
     def _check_counts(self, key: model.EnvironmentKey) -> None:
         counts: dict[tuple[int, str], int] = {}
@@ -79,11 +69,15 @@ class EffectChecker(Checker):
             return
         for needed in service.needs:
             needed_id = model.group_id(group.key, placement.id, needed)
-            needed_service = placement.spec.service(needed)
-            if needed_service is not None and self._is_ready(needed_id, needed_service):
-                continue
-            if self.world.now - self._ready_at.get(needed_id, -1e9) > self.world.view_age_s:
+            seen = self._seen_group(group.key, needed_id)
+            if not _is_ready(self.world.runtime.instances(needed_id)) and not (
+                seen and _is_ready(seen.instances)
+            ):
                 raise Violation("ORDER", f"{group.id} is started before {needed_id} is ready")
+
+    def _seen_group(self, key: model.EnvironmentKey, group_id: str) -> model.GroupStatus | None:
+        groups = self.world.seen(key).groups or ()
+        return next((group for group in groups if group.id == group_id), None)
 
     def _check_links(self, group: model.InstanceGroup, placement: model.Placement) -> None:
         """What a service calls is answered by its own release: the link leads into its own slot."""
@@ -143,11 +137,14 @@ class EffectChecker(Checker):
     def _check_dependents(
         self, key: model.EnvironmentKey, group: model.InstanceGroup, placement: model.Placement | None
     ) -> None:
-        if placement is None or self.world.landing_late or self.world.faults.lag:
+        if placement is None or self.world.landing_late:
             return
+        blind = self.world.seen(key).groups is None
         for dependent in placement.spec.services:
             dependent_id = model.group_id(key, placement.id, dependent.name)
-            if group.service in dependent.needs and self.world.runtime.instances(dependent_id):
+            if group.service not in dependent.needs or not self.world.runtime.instances(dependent_id):
+                continue
+            if blind or self._seen_group(key, dependent_id):
                 raise Violation("ORDER", f"{group.id} is stopped before {dependent_id}")
 
     def _check_went_back(self, key: model.EnvironmentKey, what: str) -> None:
@@ -171,3 +168,7 @@ class EffectChecker(Checker):
                 known = self._servers.setdefault((key, f"{backend.service}/{server.name}"), identity)
                 if known != identity and not self.world.restored:
                     raise Violation("NAMES", f"{key}: server {server.name} is used again")
+
+
+def _is_ready(instances: tuple[model.InstanceStatus, ...]) -> bool:
+    return any(instance.ready for instance in instances)

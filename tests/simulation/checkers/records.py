@@ -1,7 +1,9 @@
 """NOTIFY, LOST-UPDATE, DEADLINE, PROMOTED-BAD, DOUBLE: what is written down about rollouts.
 
-No excuses, but one tick of tolerance for deadlines, the age of lagging looks, and a restored backup,
-whose counters say what was.
+Excuses:
+- DEADLINE: one tick of tolerance;
+- PROMOTED-BAD: a crash loop that is not in the newest look that the process was shown (`World.seen`);
+- all: a restored backup, whose counters say what was.
 A commit whose answer never arrived counts as what it is: committed.
 """
 
@@ -17,8 +19,6 @@ from tidegate.core.model import Phase, Reason
 TOLERANCE_S = 1.01
 #: Crashes of one instance with which no release may get further; the core's own limit is checked by it.
 CRASH_LIMIT = 3
-#: A look may be under way when the limit is reached.
-LOOKS = 2
 STUCK_S = 60.0
 
 
@@ -32,34 +32,27 @@ class RecordChecker(Checker):
         self._counted_s = dict.fromkeys(world.keys, 0.0)
         self._looked_at = dict.fromkeys(world.keys, 0.0)
         self._process = 0
-        self._bad_looks = dict.fromkeys(world.keys, 0)
-        self._bad_since = dict.fromkeys(world.keys, 0.0)
+        self._loops: dict[model.EnvironmentKey, int | None] = dict.fromkeys(world.keys)
+        """The incoming placement, if this process has seen it loop in its newest look that was answered."""
 
     def on_look(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
         rollout, now = self.world.committed(key).rollout, self.world.now
         if self._process != self.world.process:
             self._process = self.world.process
             self._looked_at = dict.fromkeys(self._looked_at, now)
+            self._loops = dict.fromkeys(self._loops)
         elapsed_s = min(now - self._looked_at[key], 1.0)
         self._looked_at[key] = now
         if rollout is not None and not rollout.paused:
             self._counted_s[key] += elapsed_s
         if runtime:
-            self._count_bad_look(key, now)
+            self._loops[key] = self._looping(key, self.world.committed(key).incoming)
 
-    def _count_bad_look(self, key: model.EnvironmentKey, now: float) -> None:
-        """A look counts that could show the crash loop: lagging ones show what was."""
-        if self._crashes(key) < CRASH_LIMIT:
-            self._bad_since[key], self._bad_looks[key] = now, 0
-        elif now - self._bad_since[key] > (self.world.view_age_s if self.world.faults.lag else 0.0):
-            self._bad_looks[key] += 1
-
-    def _crashes(self, key: model.EnvironmentKey) -> int:
-        incoming = self.world.committed(key).incoming
+    def _looping(self, key: model.EnvironmentKey, incoming: model.Placement | None) -> int | None:
         if incoming is None:
-            return 0
-        groups = self.world.runtime.groups_of(key)
-        return placements.crashes(incoming, groups) - incoming.crash_baseline
+            return None
+        crashes = placements.crashes(incoming, self.world.seen(key).groups or ())
+        return incoming.id if crashes - incoming.crash_baseline >= CRASH_LIMIT else None
 
     def on_commit(
         self,
@@ -69,7 +62,8 @@ class RecordChecker(Checker):
         events: tuple[model.Event, ...],
     ) -> None:
         self._note_begun(key, after)
-        if self._ended_well(before, after) and self._bad_looks[key] >= LOOKS:
+        incoming = before.incoming
+        if incoming is not None and self._ended_well(before, after) and self._loops[key] == incoming.id:
             raise Violation("PROMOTED-BAD", f"{key}: {after.last and after.last.id} with a crash loop")
         self._check_deadline(key, before, after)
         rollout = after.rollout
