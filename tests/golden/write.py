@@ -36,6 +36,7 @@ def states() -> dict[str, model.EnvironmentState]:
     return {
         Phase.QUEUED: replace(base, rollout=replace(_rollout(Phase.QUEUED), placement=None, phase_s=0.0)),
         Phase.STARTING: replace(base, placements=(old, new), rollout=_rollout(Phase.STARTING)),
+        Phase.VERIFYING: _verifying(base, old, ready),
         Phase.SHIFTING: replace(both, route=shifting, rollout=_rollout(Phase.SHIFTING)),
         Phase.HOLDING: replace(
             both,
@@ -81,6 +82,40 @@ def main() -> None:
     for path, text in missing().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+
+
+def _verifying(
+    base: model.EnvironmentState, old: model.Placement, ready: model.Placement
+) -> model.EnvironmentState:
+    """With everything that gates have brought."""
+    spec = replace(
+        _spec(),
+        secrets=(model.SecretUse(name="CERTIFICATE", as_file=True), model.SecretUse(name="DATABASE_URL")),
+        verify=model.Verify(
+            run=("./bin/smoke",),
+            smoke=(model.Smoke(service="web", path="/cart", status=200), model.Smoke(service="web", path="/")),
+            timeout_s=120.0,
+        ),
+        soak_s=3600.0,
+        approvals=model.Approvals(count=2, roles=("approver",), expires_s=86400.0, not_by_requester=True),
+        freezes=(
+            model.Freeze(zone="Europe/Berlin", weekly=(6720, 480), why="weekend"),
+            model.Freeze(zone="UTC", dates=("2026-12-20T16:00", "2027-01-02T00:00")),
+        ),
+    )
+    versions = (
+        model.SecretVersion(name="CERTIFICATE", version=1, as_file=True),
+        model.SecretVersion(name="DATABASE_URL", version=3),
+    )
+    verified = replace(ready, spec=spec, secrets=versions, admission="{}")
+    rollout = _rollout(Phase.VERIFYING)
+    request = replace(rollout.request, spec=spec, secrets=versions, admission="{}", emergency="shop is down")
+    return replace(
+        base,
+        placements=(old, verified),
+        route=model.Route(stable=0, canary=1, salt="s3", preview="p3", fence=5),
+        rollout=replace(rollout, request=request),
+    )
 
 
 def _spec() -> model.EnvironmentSpec:

@@ -174,7 +174,7 @@ class Scene:
             state = routing.moved(
                 state,
                 canary=placement.slot,
-                exposure_bps=rollout.current_stage.exposure_bps,
+                exposure_bps=0 if phase is Phase.VERIFYING else rollout.current_stage.exposure_bps,
                 salt=rollout.request.salt,
                 preview=rollout.request.preview,
             )

@@ -18,11 +18,10 @@ The rules (reliability.md 2.3), each with a mutant in tests/simulation that must
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from tidegate.core import analysis, lifecycle, model, placements, routing, verdicts
+from tidegate.core import analysis, lifecycle, model, outcome, placements, routing, upkeep, verdicts
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import (
     FULL_EXPOSURE,
@@ -41,6 +40,9 @@ from tidegate.core.model import (
 from tidegate.core.policy import LittleEvidence
 from tidegate.core.verdicts import VerdictKind
 
+Outcome = outcome.Outcome
+event_of = outcome.event_of
+
 #: Longest time that one tick may add to any counter.
 TICK_MAX_S: Final = 1.0
 #: Crashes of one instance of the incoming release, since it was created, that abort a rollout.
@@ -58,19 +60,6 @@ STUCK_LIMIT_S: Final = 60.0
 STUCK_SHARE: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The next state and what the history shall say of the way there."""
-
-    state: EnvironmentState
-    events: tuple[Event, ...] = ()
-
-    def then(self, step: Callable[[EnvironmentState], Outcome]) -> Outcome:
-        """This outcome followed by one more step."""
-        following = step(self.state)
-        return Outcome(state=following.state, events=self.events + following.events)
-
-
 def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
     """One tick. `dt_s`: monotonic seconds since the last one."""
     observed = placements.fresh(state, observed)
@@ -84,7 +73,7 @@ def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outc
         .then(lambda s: Outcome(state=placements.with_crash_baselines(s, observed)))
         .then(lambda s: _correct_route(s, observed))
         .then(lambda s: _advance_rollout(s, observed, dt_s))
-        .then(lambda s: _advance_placements(s, observed, dt_s))
+        .then(lambda s: upkeep.advance_placements(s, observed, dt_s))
         .then(_start_pending)
         .then(lambda s: _roll_back_crash_loop(s, observed))
         .then(lambda s: Outcome(state=routing.fenced(state, s)))
@@ -171,7 +160,7 @@ def begin(state: EnvironmentState, request: RolloutRequest) -> Outcome:
         previous_release=live.release if live else None,
     )
     opened = replace(state, next_id=state.next_id + 1, rollout=rollout)
-    return Outcome(state=opened, events=(_event(rollout, request.why or request.kind.value),))
+    return Outcome(state=opened, events=(event_of(rollout, request.why or request.kind.value),))
 
 
 def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
@@ -193,6 +182,7 @@ def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float
         return unfit
     steps = {
         Phase.STARTING: _starting,
+        Phase.VERIFYING: _verifying,
         Phase.SHIFTING: _shifting,
         Phase.HOLDING: _holding,
         Phase.FINISHING: _finishing,
@@ -269,19 +259,57 @@ def _starting(state: EnvironmentState, rollout: Rollout, observed: Observation, 
     if incoming is None or observed.groups is None or observed.routes is None:
         return Outcome(state=state)
     if placements.ready_to_serve(incoming, observed):
-        exposed = go_to_stage(state, rollout, 0, Reason.READY, "all instances are ready")
-        return exposed.then(lambda s: _with_analysis(s, observed, 0.0))
+        if placements.is_to_verify(incoming, rollout):
+            return _begin_to_verify(state, rollout, incoming)
+        return _expose(state, rollout, observed, Reason.READY, "all instances are ready")
     ready = placements.ready_services(incoming, observed.groups)
     if ready > rollout.ready_services:
         rollout = replace(rollout, ready_services=ready, phase_s=0.0)
     return Outcome(state=replace(state, rollout=rollout))
 
 
+def _expose(
+    state: EnvironmentState, rollout: Rollout, observed: Observation, reason: Reason, detail: str
+) -> Outcome:
+    exposed = go_to_stage(state, rollout, 0, reason, detail)
+    return exposed.then(lambda s: _with_analysis(s, observed, 0.0))
+
+
+def _begin_to_verify(state: EnvironmentState, rollout: Rollout, incoming: Placement) -> Outcome:
+    """From here on the bearer of the preview token reaches the release, and nobody else does."""
+    detail = "all instances are ready; its own checks begin"
+    verifying = lifecycle.fire(replace(rollout, reason=Reason.VERIFYING, detail=detail), Trigger.VERIFY)
+    shown = routing.moved(
+        replace(state, rollout=verifying),
+        canary=incoming.slot,
+        exposure_bps=0,
+        salt=rollout.request.salt,
+        preview=rollout.request.preview,
+    )
+    return Outcome(state=shown, events=(event_of(verifying, detail, 0),))
+
+
+def _verifying(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
+    """Exposed only when the checks were seen to have passed, by instances that are ready still."""
+    incoming = state.incoming
+    if incoming is None or observed.groups is None or observed.routes is None:
+        return Outcome(state=state)
+    job = placements.verify_job(incoming, observed.groups)
+    if job is None or job.ready is None:
+        return Outcome(state=state)
+    if not job.ready:
+        return abort(state, rollout, Reason.VERIFY_FAILED, f"its own checks failed: {job.exit}")
+    if not placements.ready_to_serve(incoming, observed):
+        return Outcome(state=state)
+    return _expose(state, rollout, observed, Reason.VERIFIED, "its own checks have passed")
+
+
 def go_to_stage(
     state: EnvironmentState, rollout: Rollout, stage: int, reason: Reason, detail: str
 ) -> Outcome:
     """Commit the exposure of a stage; it is then brought into the router and waited for."""
-    trigger = Trigger.READY if rollout.phase is Phase.STARTING else Trigger.NEXT_STAGE
+    unexposed = (Phase.STARTING, Phase.VERIFYING)
+    trigger = Trigger.READY if rollout.phase in unexposed else Trigger.NEXT_STAGE
     so_far = replace(rollout.analysis, asked=False) if rollout.analysis else None
     shifting = lifecycle.fire(
         replace(rollout, stage=stage, reason=reason, detail=detail, paused=False, analysis=so_far), trigger
@@ -299,7 +327,7 @@ def go_to_stage(
         salt=rollout.request.salt,
         preview=rollout.request.preview,
     )
-    return Outcome(state=shifted, events=(_event(shifting, detail, exposure_bps),))
+    return Outcome(state=shifted, events=(event_of(shifting, detail, exposure_bps),))
 
 
 def _shifting(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
@@ -349,7 +377,7 @@ def _asked(state: EnvironmentState, rollout: Rollout, so_far: Analysis, detail: 
         detail=detail,
         analysis=replace(so_far, asked=True),
     )
-    return Outcome(state=replace(state, rollout=paused), events=(_event(paused, detail),))
+    return Outcome(state=replace(state, rollout=paused), events=(event_of(paused, detail),))
 
 
 def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation, _dt_s: float) -> Outcome:
@@ -376,7 +404,7 @@ def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation,
     )
     settled = replace(state, placements=old, rollout=None, last=succeeded).with_placement(live)
     settled = routing.moved(settled, stable=live.slot, canary=None, exposure_bps=0, preview="")
-    return Outcome(state=settled, events=(_event(succeeded, f"r{live.release} is live", FULL_EXPOSURE),))
+    return Outcome(state=settled, events=(event_of(succeeded, f"r{live.release} is live", FULL_EXPOSURE),))
 
 
 # --- going home ------------------------------------------------------------------------------------
@@ -390,7 +418,7 @@ def abort(state: EnvironmentState, rollout: Rollout, reason: Reason, detail: str
         aborting = replace(aborting, exposure_reached_bps=reached)
     live = state.live
     home = routing.moved(state, stable=live.slot if live else None, canary=None, exposure_bps=0, preview="")
-    return Outcome(state=replace(home, rollout=aborting), events=(_event(aborting, detail, 0),))
+    return Outcome(state=replace(home, rollout=aborting), events=(event_of(aborting, detail, 0),))
 
 
 def _go_home(state: EnvironmentState, rollout: Rollout, observed: Observation) -> Outcome:
@@ -404,7 +432,7 @@ def _go_home(state: EnvironmentState, rollout: Rollout, observed: Observation) -
         ended = ended.with_placement(
             replace(incoming, role=Role.STANDBY if keep else Role.RETIRING, idle_s=0.0)
         )
-    return Outcome(state=ended, events=(_event(aborted, rollout.detail, 0),))
+    return Outcome(state=ended, events=(event_of(aborted, rollout.detail, 0),))
 
 
 def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Outcome:
@@ -435,6 +463,9 @@ def _overdue(
     if rollout.phase is Phase.STARTING and rollout.phase_s > waiting_limit_s:
         waiting = placements.not_ready(state, incoming, observed)
         return Reason.NEVER_READY, f"not ready after {waiting_limit_s:g} s: {waiting}"
+    verify = incoming.spec.verify
+    if rollout.phase is Phase.VERIFYING and verify is not None and rollout.phase_s > verify.timeout_s:
+        return Reason.VERIFY_FAILED, f"its own checks did not end within {verify.timeout_s:g} s"
     if rollout.phase is Phase.SHIFTING and rollout.phase_s > STUCK_LIMIT_S:
         exposure = state.route.exposure_bps / 100
         return Reason.STUCK, f"the router does not show {exposure:g} % after {STUCK_LIMIT_S:g} s"
@@ -479,49 +510,7 @@ def _watch_readiness(
     return go_to_stage(state, watched, len(watched.strategy.stages) - 1, Reason.FAST_FORWARD, detail)
 
 
-# --- placements without a rollout ------------------------------------------------------------------
-
-
-def _advance_placements(state: EnvironmentState, observed: Observation, dt_s: float) -> Outcome:
-    outcome = Outcome(state=state)
-    for placement in state.placements:
-        outcome = outcome.then(lambda s, p=placement: _advance_placement(s, p, observed, dt_s))  # type: ignore[misc]
-    return outcome
-
-
-def _advance_placement(
-    state: EnvironmentState, placement: Placement, observed: Observation, dt_s: float
-) -> Outcome:
-    if placement.role is Role.LIVE:
-        if observed.groups is None:
-            return Outcome(state=state)  # nobody watches for crash loops: the time does not count
-        older_s = min(placement.live_s + dt_s, placement.spec.keep_warm_s)
-        return Outcome(state=state.with_placement(replace(placement, live_s=older_s)))
-    if placement.role is Role.INCOMING:
-        return Outcome(state=state)
-    idle = placements.idled(placement, observed, dt_s)
-    if placement.role is Role.STANDBY:
-        return _cool(state, idle)
-    cleared = placements.with_cleared(idle, observed)
-    if not placements.is_gone(cleared, state, observed):
-        return Outcome(state=state.with_placement(cleared))
-    remaining = tuple(p for p in state.placements if p.id != placement.id)
-    event = Event(reason=Reason.GONE, release=placement.release, detail=f"placement {placement.id}")
-    return Outcome(state=replace(state, placements=remaining), events=(event,))
-
-
-def _cool(state: EnvironmentState, placement: Placement) -> Outcome:
-    """The release that is live decides how long its predecessor stays warm.
-
-    Nothing cools while a rollout is queued: it may be the placement that is about to be taken over.
-    """
-    live = state.live
-    queued = state.rollout is not None and state.rollout.phase is Phase.QUEUED
-    keep_warm_s = live.spec.keep_warm_s if live else placement.spec.keep_warm_s
-    if placement.idle_s < keep_warm_s or live is None or queued:
-        return Outcome(state=state.with_placement(placement))
-    event = Event(reason=Reason.COOLED, release=placement.release, detail=f"kept warm for {keep_warm_s:g} s")
-    return Outcome(state=state.with_placement(replace(placement, role=Role.RETIRING)), events=(event,))
+# --- without a rollout -----------------------------------------------------------------------------
 
 
 def _start_pending(state: EnvironmentState) -> Outcome:
@@ -551,14 +540,3 @@ def _roll_back_crash_loop(state: EnvironmentState, observed: Observation) -> Out
     if placements.service_without_ready(predecessor, groups):
         return Outcome(state=state)
     return begin(state, placements.flip_back(state, predecessor, detail))
-
-
-def _event(rollout: Rollout, detail: str, exposure_bps: int | None = None) -> Event:
-    return Event(
-        reason=rollout.reason,
-        rollout=rollout.id,
-        release=rollout.request.release,
-        phase=rollout.phase,
-        exposure_bps=exposure_bps,
-        detail=detail,
-    )

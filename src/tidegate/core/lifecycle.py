@@ -7,6 +7,7 @@ most one trigger. What is not in `TRANSITIONS` is illegal: it raises and changes
 
     queued     waits for a router slot; nothing of it exists in the world
     starting   its instances start in dependency order; no user is exposed
+    verifying  all of it is ready; the release's own checks try it before any user is exposed
     shifting   the committed exposure of the stage is on its way into the router
     holding    the exposure was seen in force; the stage's hold time passes
     finishing  everybody is exposed; services without traffic are replaced
@@ -32,6 +33,7 @@ class Trigger(enum.StrEnum):
     """What can happen to a rollout."""
 
     PLACED = "placed"
+    VERIFY = "verify"
     READY = "ready"
     EXPOSED = "exposed"
     NEXT_STAGE = "next-stage"
@@ -45,7 +47,10 @@ TRANSITIONS: Final[dict[tuple[Phase, Trigger], Phase]] = {
     (Phase.QUEUED, Trigger.PLACED): Phase.STARTING,
     (Phase.QUEUED, Trigger.ABORT): Phase.ABORTING,
     (Phase.STARTING, Trigger.READY): Phase.SHIFTING,
+    (Phase.STARTING, Trigger.VERIFY): Phase.VERIFYING,
     (Phase.STARTING, Trigger.ABORT): Phase.ABORTING,
+    (Phase.VERIFYING, Trigger.READY): Phase.SHIFTING,
+    (Phase.VERIFYING, Trigger.ABORT): Phase.ABORTING,
     (Phase.SHIFTING, Trigger.EXPOSED): Phase.HOLDING,
     (Phase.SHIFTING, Trigger.FULLY_EXPOSED): Phase.FINISHING,
     (Phase.SHIFTING, Trigger.NEXT_STAGE): Phase.SHIFTING,

@@ -234,6 +234,18 @@ def is_live(state: EnvironmentState, request: RolloutRequest) -> bool:
     return live is not None and live.release == request.release and same_configuration(live, request)
 
 
+def is_to_verify(placement: Placement, rollout: model.Rollout) -> bool:
+    """Its own checks have to pass first: not of instances that were live already, and not on the way back."""
+    forward = rollout.request.kind is RolloutKind.DEPLOY
+    return placement.spec.verify is not None and rollout.created_placement and forward
+
+
+def verify_job(placement: Placement, groups: Groups) -> model.InstanceStatus | None:
+    """The one instance that runs the release's own checks; None: it was not seen."""
+    seen = group(placement, model.VERIFY_SERVICE, groups)
+    return next(iter(seen.instances), None) if seen is not None else None
+
+
 def same_configuration(of: Placement | RolloutRequest, request: RolloutRequest) -> bool:
     """What would run is set up just as the other is: a new version of a secret is another configuration."""
     return of.spec == request.spec and of.secrets == request.secrets

@@ -6,6 +6,7 @@ Level-triggered: it compares, it does not remember. Called again after a crash i
 
 - A look that goes back in time counts as none, as in `advance`: a group must not be stopped because the
   router is seen as it was before the group's servers came.
+- The job that verifies a release runs while its rollout is verifying, and not before the route shows it.
 - A group is started when what it needs is ready, and only when the runtime could be looked at.
 - A group is stopped only when the running router *and* its boot files are seen without its servers.
 - Groups of placements that the state has given out and forgotten are stopped; those it has never given
@@ -15,9 +16,22 @@ Level-triggered: it compares, it does not remember. Called again after a crash i
 
 from __future__ import annotations
 
-from tidegate.core import model, placements, routing, spec
+from typing import Final
+
+from tidegate.core import model, parts, placements, routing, spec
 from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup
-from tidegate.core.model import EnvironmentState, GroupStatus, Observation, Placement, Role
+from tidegate.core.model import (
+    EnvironmentState,
+    GroupStatus,
+    InstanceState,
+    Observation,
+    Phase,
+    Placement,
+    Role,
+)
+
+#: From SIGTERM to SIGKILL of a job that is no longer wanted.
+VERIFY_GRACE_S: Final = 5.0
 
 
 def reconcile(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
@@ -41,7 +55,7 @@ def _starts(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...
     groups = observed.groups
     if groups is None:
         return ()
-    return tuple(
+    services = tuple(
         ApplyGroup(group=instance_group(state, placement, service))
         for placement in state.placements
         if placement.role is not Role.RETIRING
@@ -49,6 +63,23 @@ def _starts(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...
         if _incomplete(placements.group(placement, service.name, groups), service)
         and placements.needs_are_ready(placement, service, observed)
     )
+    return services + _jobs(state, observed)
+
+
+def _jobs(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
+    incoming, routes = _verified(state), observed.routes
+    if incoming is None or routes is None or not routing.in_force(state.route, routes):
+        return ()
+    job = placements.verify_job(incoming, observed.groups or ())
+    if job is not None and (job.state is not InstanceState.EXITED or job.ready is not None):
+        return ()  # it runs, or has an outcome: one that ended without (the host was reset) runs again
+    return (ApplyGroup(group=verify_group(state, incoming)),)
+
+
+def _verified(state: EnvironmentState) -> Placement | None:
+    """The placement whose job shall run now."""
+    verifying = state.rollout is not None and state.rollout.phase is Phase.VERIFYING
+    return state.incoming if verifying else None
 
 
 def _incomplete(seen: GroupStatus | None, service: model.ServiceSpec) -> bool:
@@ -73,7 +104,8 @@ def _may_stop(
         return seen.placement < state.next_id and not _serves_somewhere(seen, routes)
     service = placement.spec.service(seen.service)
     if service is None:
-        return not _serves_somewhere(seen, routes)
+        wanted = seen.service == model.VERIFY_SERVICE and _verified(state) == placement
+        return not wanted and not _serves_somewhere(seen, routes)
     if placement.role is not Role.RETIRING:
         return service not in placements.wanted_services(state, placement)
     if not placements.dependents_gone(placement, service, observed.groups or ()):
@@ -99,12 +131,7 @@ def instance_group(
     state: EnvironmentState, placement: Placement, service: model.ServiceSpec
 ) -> model.InstanceGroup:
     """What the runtime is asked to run."""
-    links = {
-        spec.link_variable(name): f"http://127.0.0.1:{link.port}"
-        for name in service.needs
-        for link in placement.links
-        if link.service == name and link.slot == placement.slot
-    }
+    links = _links(placement, service.needs)
     return model.InstanceGroup(
         key=state.key,
         placement=placement.id,
@@ -121,3 +148,40 @@ def instance_group(
         secrets=placement.secrets,
         admission=placement.admission,
     )
+
+
+def verify_group(state: EnvironmentState, placement: Placement) -> model.InstanceGroup:
+    """The job that tries a release: it finds it by plain addresses that lead to this release alone."""
+    serving = [service for service in placement.spec.services if service.serves]
+    links = _links(placement, tuple(service.name for service in serving))
+    front = next((service for service in serving if service.hosts), next(iter(serving), None))
+    own = {"TIDEGATE_PREVIEW_HEADER": f"{routing.PREVIEW_HEADER}: {state.route.preview}"}
+    if front is not None and spec.link_variable(front.name) in links:
+        own["TIDEGATE_URL"] = links[spec.link_variable(front.name)]
+    verify = placement.spec.verify or model.Verify()
+    return model.InstanceGroup(
+        key=state.key,
+        placement=placement.id,
+        service=model.VERIFY_SERVICE,
+        release=placement.release,
+        digest=placement.digest,
+        run=verify.run,
+        serves=False,
+        check=model.Check(kind=model.CheckKind.ALIVE),
+        instances=1,
+        environment=tuple(sorted((dict(placement.spec.config) | links | own).items())),
+        limits=parts.UNLIMITED,
+        grace_s=VERIFY_GRACE_S,
+        secrets=placement.secrets,
+        admission=placement.admission,
+        verify=verify,
+    )
+
+
+def _links(placement: Placement, services: tuple[str, ...]) -> dict[str, str]:
+    """Where each of them answers at this placement's own release, by variable."""
+    return {
+        spec.link_variable(link.service): f"http://127.0.0.1:{link.port}"
+        for link in placement.links
+        if link.service in services and link.slot == placement.slot
+    }

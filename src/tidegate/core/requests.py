@@ -116,11 +116,11 @@ def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: in
     last = len(current.strategy.stages) - 1
     if current.phase is Phase.FINISHING or (current.phase is Phase.SHIFTING and current.stage == last):
         return resume(state, by=by, rollout=rollout)
-    if current.phase in (Phase.QUEUED, Phase.STARTING):
+    if current.phase in (Phase.QUEUED, Phase.STARTING, Phase.VERIFYING):
         raise _refused(
             Refusal.STALE,
             f"Rollout #{current.id} is still {current.phase}: nobody is exposed, so no stage can end.",
-            "Promote when its instances are ready.",
+            "Promote when its first stage has begun.",
         )
     target = last if full else min(current.stage + 1, last)
     outcome = advance.go_to_stage(state, current, target, Reason.PROMOTED, f"by {by or 'somebody'}")

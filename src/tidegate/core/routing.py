@@ -8,9 +8,13 @@ Neighbours: `reconcile` asks for the table, `haproxy` renders it, `advance` asks
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from tidegate.core import model
 from tidegate.core.model import Backend, PublicService, Role, Route, RouteState, RouteTable, Server
+
+#: Header in which the bearer of a rollout's preview token asks for the incoming release.
+PREVIEW_HEADER: Final = "X-Tidegate-Preview"
 
 
 def server_name(placement: model.Placement, endpoint: model.Endpoint) -> str:

@@ -67,7 +67,7 @@ def preview(state: model.EnvironmentState, listening: Listening) -> schemas.Prev
         )
     hosts = _hosts(state)
     return schemas.Preview(
-        header="X-Tidegate-Preview",
+        header=routing.PREVIEW_HEADER,
         token=state.route.preview,
         cookie="tidegate_preview",
         address=listening.url if hosts else None,
