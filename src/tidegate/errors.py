@@ -5,6 +5,8 @@
     │   ├── ManifestError            tidegate.yaml is wrong: all problems at once, each with its path
     │   ├── ArtifactError            the package cannot be accepted
     │   ├── BuildError               the build command failed
+    │   ├── UnauthenticatedError     nobody knows who asks
+    │   ├── ForbiddenError           who asks may not do that, or not there
     │   ├── NotFoundError            no such app, environment, release or rollout
     │   └── RefusedError             understood, and refused: with the reason
     ├── MachineError                 this machine's fault: disk, ports, programs (exit status 1)
@@ -100,6 +102,18 @@ class BuildError(RequestError):
     http_status = 422
 
 
+class UnauthenticatedError(RequestError):
+    """The request does not prove who asks."""
+
+    http_status = 401
+
+
+class ForbiddenError(RequestError):
+    """Who asks may not do that."""
+
+    http_status = 403
+
+
 class NotFoundError(RequestError):
     """There is no such thing."""
 
@@ -141,6 +155,10 @@ class SealError(MachineError):
     """A statement does not match its signature: somebody changed the database."""
 
     http_status = 500
+
+
+class AuditError(MachineError):
+    """The audit log cannot be written, so nothing was changed."""
 
 
 class ReportedError(TidegateError):

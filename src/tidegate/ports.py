@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
-from tidegate.core import model, series
+from tidegate.core import model, roles, series
 from tidegate.core.replay import Replay
 from tidegate.core.sequential import Counted
 
@@ -337,3 +337,85 @@ class Secrets(Protocol):
 
     def open(self, key: model.EnvironmentKey, name: str, version: int) -> bytes:
         """The value. Raises NotFoundError, and SealError if it was changed or belongs elsewhere."""
+
+
+#: `asked`: let in, and how it ended is another entry; `found`: the control plane saw it by itself.
+AuditOutcome = Literal["asked", "accepted", "refused", "found"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """Who did what, or tried to, or what was found: never a secret, never the body of a request."""
+
+    at: float
+    """Unix seconds."""
+    by: str
+    """A proved name (`core.roles.Asker.by`), or `tidegate`; empty: nobody knows."""
+    role: str
+    """Of the asker; empty: none was proved."""
+    action: str
+    """A `core.roles.Action`, or another word for what the control plane does by itself."""
+    app: str = ""
+    environment: str = ""
+    release: int | None = None
+    outcome: AuditOutcome
+    reason: str = ""
+    """Why it was refused, as machines name it."""
+    detail: str = ""
+    """A sentence for people."""
+    token: int | None = None
+    """Number of the token that was used."""
+    of: int | None = None
+    """Number of the entry that was written before, when it was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """An entry of the audit log, and its number: the first is 1, and none is left out."""
+
+    sequence: int
+    entry: AuditEntry
+
+
+class Audit(Protocol):
+    """The audit log: what is in it cannot be changed unnoticed."""
+
+    def append(self, entry: AuditEntry) -> int:
+        """Write it down, durably; its number. Raises StorageError, StoreError: then it is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token as it is kept: without what would let anybody use it."""
+
+    id: int
+    name: str
+    role: roles.Role
+    scope: tuple[roles.Reach, ...]
+    created_at: float
+    created_by: str
+    expires_at: float | None
+    """Unix seconds; None: never."""
+    used_at: float | None = None
+    """To the hour."""
+    revoked_at: float | None = None
+    revoked_by: str = ""
+
+
+class Tokens(Protocol):
+    """Tokens by the SHA-256 of their text, as hex digits."""
+
+    def add(self, token: Token, digest: str) -> Token:
+        """Keep a new one; `id` is given here. Raises RefusedError if one of that name is not revoked."""
+
+    def find(self, digest: str) -> Token | None:
+        """The token of that text, also an expired or a revoked one."""
+
+    def all(self) -> tuple[Token, ...]:
+        """Newest first."""
+
+    def revoke(self, name: str, *, by: str, at: float) -> Token:
+        """The one of that name that is not revoked yet is from now on. Raises NotFoundError."""
+
+    def used(self, token: Token, *, at: float) -> None:
+        """Remember when it was used, to the hour."""
