@@ -317,6 +317,22 @@ class SecretRecord:
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What nobody can read without a key."""
+
+    key_id: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSecret:
+    """One version of a secret as it is stored."""
+
+    record: SecretRecord
+    sealed: Sealed
+
+
 class Secrets(Protocol):
     """Values that an environment's services are given, sealed to that environment."""
 
