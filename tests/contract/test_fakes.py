@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +12,7 @@ from tidegate import errors
 from tidegate.core import model
 from tidegate.core.model import InstanceState
 from tidegate.core.sequential import Counted
-from tidegate.testing import conformance, fakes
+from tidegate.testing import conformance, fakes, job_checks
 from tidegate.testing.conformance import KEY
 
 #: Virtual seconds that a fake may take for anything.
@@ -70,6 +72,23 @@ def _router() -> conformance.RouterHarness:
 def test_runtime(check: Callable[[conformance.MakeRuntime], None], make: conformance.MakeRuntime) -> None:
     """The fake runtime keeps the promise."""
     check(make)
+
+
+def _jobs() -> job_checks.JobHarness:
+    clock = fakes.ManualClock()
+    ends: dict[tuple[str, ...], fakes.JobEnd] = {
+        job_checks.PASSING: fakes.JobEnd(),
+        job_checks.FAILING: fakes.JobEnd(passed=False, exit="exit status 3"),
+        job_checks.ENDLESS: fakes.JobEnd(after_s=math.inf),
+    }
+    runtime = fakes.FakeRuntime(clock=clock, jobs=lambda group: ends[group.run])
+    return job_checks.JobHarness(runtime=runtime, wait=_waits_on(clock))
+
+
+@pytest.mark.parametrize("check", job_checks.JOB_CHECKS, ids=lambda check: check.__name__)
+def test_jobs(check: Callable[[job_checks.MakeJobs], None]) -> None:
+    """The fake runtime keeps the promise for what runs once, too."""
+    check(_jobs)
 
 
 @pytest.mark.parametrize("check", conformance.ROUTER_CHECKS, ids=lambda check: check.__name__)
@@ -144,6 +163,54 @@ def test_reboot_leaves_no_process(remembers: bool) -> None:
     runtime.clock.advance(1.0)
     assert all(instance.ready for instance in runtime.instances(group.id))
     assert not old_ports & {instance.port for instance in runtime.instances(group.id)}
+
+
+def _job(runtime: fakes.FakeRuntime) -> model.InstanceGroup:
+    wanted = job_checks.job(job_checks.JobHarness(runtime=runtime, wait=_waits_on(runtime.clock)))
+    runtime.apply(wanted, key="")
+    return wanted
+
+
+def _outcome(runtime: fakes.FakeRuntime, group: model.InstanceGroup) -> tuple[object, ...]:
+    (seen,) = runtime.instances(group.id)
+    return seen.state, seen.ready, seen.exit, seen.crashes
+
+
+def test_job_passes_after_a_second_unless_it_is_told_otherwise() -> None:
+    """The default is a job that passes; a test can end it sooner, as it likes."""
+    runtime = fakes.FakeRuntime()
+    first, second = _job(runtime), replace(_job(runtime), placement=2)
+    runtime.apply(second, key="")
+    runtime.finish(second.id, passed=False, exit="GET / answered 500 instead of 200")
+    assert _outcome(runtime, first) == (InstanceState.RUNNING, None, "", 0)
+    runtime.clock.advance(1.0)
+    assert _outcome(runtime, first) == (InstanceState.EXITED, True, "exit status 0", 0)
+    runtime.finish(first.id, passed=False)
+    assert _outcome(runtime, first) == (InstanceState.EXITED, True, "exit status 0", 0)
+    told = (InstanceState.EXITED, False, "GET / answered 500 instead of 200", 0)
+    assert _outcome(runtime, second) == told
+
+
+def test_job_that_is_killed_has_failed() -> None:
+    """It is not started again, and nothing of it is counted as a crash."""
+    runtime = fakes.FakeRuntime()
+    job = _job(runtime)
+    runtime.crash(job.id, 0, how="killed by SIGKILL")
+    runtime.clock.advance(60.0)
+    assert _outcome(runtime, job) == (InstanceState.EXITED, False, "killed by SIGKILL", 0)
+
+
+def test_job_that_a_reboot_has_cut_runs_again_and_one_that_had_ended_does_not() -> None:
+    """Without an outcome it counts as not run; an outcome outlives the machine."""
+    runtime = fakes.FakeRuntime()
+    job = _job(runtime)
+    runtime.reboot()
+    assert _outcome(runtime, job) == (InstanceState.EXITED, None, "the machine was started again", 0)
+    runtime.apply(job, key="")
+    runtime.clock.advance(1.0)
+    runtime.reboot()
+    runtime.apply(job, key="")
+    assert _outcome(runtime, job) == (InstanceState.EXITED, True, "exit status 0", 0)
 
 
 def test_sessions_outlive_a_reload_but_not_a_kill() -> None:

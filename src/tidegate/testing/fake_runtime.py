@@ -8,7 +8,7 @@ group was given is given to no other until that group was stopped. Neighbours: `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,10 +41,24 @@ class Behaviour:
     exit: str = "exit status 1"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnd:
+    """How a job ends by itself. `math.inf`: only when a test says so."""
+
+    after_s: float = 1.0
+    passed: bool = True
+    exit: str = "exit status 0"
+
+
+def _passes(_group: model.InstanceGroup) -> JobEnd:
+    return JobEnd()
+
+
 @dataclass(slots=True, kw_only=True)
 class _Instance:
     index: int
-    port: int
+    port: int | None
+    """None: a job, which serves nothing."""
     pid: int
     behaviour: Behaviour
     state: InstanceState = InstanceState.RUNNING
@@ -54,17 +68,24 @@ class _Instance:
     unready_until: float = 0.0
     crashed_at: list[float] = field(default_factory=list)
     exit: str = ""
+    job: JobEnd | None = None
+    passed: bool | None = None
+    """Of a job that has ended."""
 
     @property
     def alive(self) -> bool:
         return self.state in (InstanceState.STARTING, InstanceState.RUNNING)
 
     def ready(self, now: float) -> bool:
+        if self.job is not None:
+            return False
         ready_at = max(self.started_at + self.behaviour.ready_after_s, self.unready_until)
         return self.state is InstanceState.RUNNING and now >= ready_at
 
     def next_change(self, now: float) -> float:
         """When its status can look different from now without anybody's doing."""
+        if self.job is not None:
+            return self.due
         ready_at = max(self.started_at + self.behaviour.ready_after_s, self.unready_until)
         return min(self.due, ready_at) if now < ready_at else self.due
 
@@ -86,18 +107,20 @@ class FakeRuntime:
         clock: ManualClock | None = None,
         behaviours: Mapping[str, Behaviour] | None = None,
         default: Behaviour = Behaviour(),
+        jobs: Callable[[model.InstanceGroup], JobEnd] = _passes,
         reuse_ports: bool = False,
         remembers_reboot: bool = True,
     ) -> None:
         """Make a runtime in which nothing runs.
 
-        `behaviours`: by digest, `default` for the others. `reuse_ports`: the ports of a group that was
-        stopped are given out again at once. `remembers_reboot`: groups are shown as exited after a
-        reboot, not forgotten.
+        `behaviours`: by digest, `default` for the others. `jobs`: asked at each start of a job how it will
+        end. `reuse_ports`: the ports of a group that was stopped are given out again at once.
+        `remembers_reboot`: groups are shown as exited after a reboot, not forgotten.
         """
         self.clock: Final = clock if clock is not None else ManualClock()
         self.behaviours: Final = dict(behaviours or {})
         self.default = default
+        self.jobs = jobs
         self.blind = False
         """Cannot be looked at: every `observe` raises."""
         self._reuse_ports = reuse_ports
@@ -122,7 +145,7 @@ class FakeRuntime:
             instance = present.get(index)
             if instance is None:
                 self._start(held, index)
-            elif instance.state is InstanceState.EXITED:
+            elif instance.state is InstanceState.EXITED and instance.passed is None:
                 self._restart(held, instance, moved=True, at=self.clock.elapsed)
         held.instances.sort(key=lambda instance: instance.index)
         self._touch(held)
@@ -206,17 +229,24 @@ class FakeRuntime:
             return None
         return held.group.id, instance.index, instance.state
 
+    def finish(self, group_id: str, *, passed: bool, exit: str = "exit status 0") -> None:  # noqa: A002
+        """A job ends now, whatever was said of its end; nothing happens to one that has ended."""
+        held, instance = self._find(group_id, 0)
+        if instance.job is not None and instance.alive:
+            _end(instance, passed=passed, how=exit)
+            self._touch(held)
+
     def crash(self, group_id: str, index: int, *, how: str = "killed by SIGSEGV") -> None:
-        """The process ends without being asked; it is started again after a while."""
+        """The process ends without being asked; it is started again after a while, a job is not."""
         held, instance = self._find(group_id, index)
         if instance.alive:
             self._crash(instance, self.clock.elapsed, how)
             self._touch(held)
 
     def exit(self, group_id: str, index: int, *, how: str = "exit status 1") -> None:
-        """The process ends and does not come back by itself: its keeper is gone too."""
+        """The process ends and does not come back by itself: its keeper is gone too, and a job's outcome."""
         held, instance = self._find(group_id, index)
-        if instance.state is not InstanceState.STOPPING:
+        if instance.state is not InstanceState.STOPPING and instance.passed is None:
             instance.state, instance.due, instance.exit = InstanceState.EXITED, math.inf, how
             self._touch(held)
 
@@ -232,9 +262,10 @@ class FakeRuntime:
         for held in list(self._groups.values()):
             stopping = any(instance.state is InstanceState.STOPPING for instance in held.instances)
             for instance in held.instances:
-                self._addresses.pop(instance.port, None)
+                self._release(instance)
                 instance.state, instance.due = InstanceState.EXITED, math.inf
-                instance.exit = "the machine was started again"
+                if instance.passed is None:
+                    instance.exit = "the machine was started again"
             if stopping or not self._remembers_reboot:
                 del self._groups[held.group.id]
             self._touch(held)
@@ -273,23 +304,32 @@ class FakeRuntime:
 
     def _start(self, held: _Group, index: int) -> None:
         behaviour = self.behaviours.get(held.group.digest, self.default)
-        instance = _Instance(index=index, port=0, pid=0, behaviour=behaviour)
+        instance = _Instance(index=index, port=None, pid=0, behaviour=behaviour)
         held.instances.append(instance)
         self._restart(held, instance, moved=True, at=self.clock.elapsed)
 
     def _restart(self, held: _Group, instance: _Instance, *, moved: bool, at: float) -> None:
-        if moved:
-            self._addresses.pop(instance.port, None)
+        if held.group.verify is not None:
+            instance.job = self.jobs(held.group)
+        elif moved:
+            self._release(instance)
             instance.port = self._free_port()
             self._reserved[instance.port] = held.group.id
             self._addresses[instance.port] = (held, instance)
         instance.pid, self._next_pid = self._next_pid, self._next_pid + 1
         instance.state, instance.started_at = InstanceState.RUNNING, at
+        if instance.job is not None:
+            instance.due = at + instance.job.after_s
+            return
         behaviour, crashes = instance.behaviour, len(instance.crashed_at)
         again_s = behaviour.crash_again_after_s if crashes else None
         instance.due = at + (behaviour.crash_after_s if again_s is None else again_s)
         if crashes >= behaviour.crashes_max:
             instance.due = math.inf
+
+    def _release(self, instance: _Instance) -> None:
+        if instance.port is not None:
+            self._addresses.pop(instance.port, None)
 
     def _free_port(self) -> int:
         if self._reuse_ports:
@@ -298,16 +338,21 @@ class FakeRuntime:
         return self._next_port
 
     def _due(self, held: _Group, instance: _Instance, at: float) -> None:
-        if instance.state is InstanceState.RUNNING:
+        if instance.state is InstanceState.RUNNING and instance.job is not None:
+            _end(instance, passed=instance.job.passed, how=instance.job.exit)
+        elif instance.state is InstanceState.RUNNING:
             self._crash(instance, at, instance.behaviour.exit)
         elif instance.state is InstanceState.BACKOFF:
             self._restart(held, instance, moved=False, at=at)
         else:
             instance.due = math.inf
             held.instances.remove(instance)
-            self._addresses.pop(instance.port, None)
+            self._release(instance)
 
     def _crash(self, instance: _Instance, at: float, how: str) -> None:
+        if instance.job is not None:
+            _end(instance, passed=False, how=how)
+            return
         waits = instance.behaviour.restart_after_s
         wait_s = waits[min(len(instance.crashed_at), len(waits) - 1)]
         instance.crashed_at.append(at)
@@ -325,6 +370,11 @@ class FakeRuntime:
         return held.status
 
 
+def _end(job: _Instance, *, passed: bool, how: str) -> None:
+    """A job has its outcome; it never runs again."""
+    job.state, job.due, job.passed, job.exit = InstanceState.EXITED, math.inf, passed, how
+
+
 def _instance_status(instance: _Instance, now: float) -> model.InstanceStatus:
     recent = sum(1 for at in instance.crashed_at if now - at < RECENT_S)
     return model.InstanceStatus(
@@ -332,7 +382,7 @@ def _instance_status(instance: _Instance, now: float) -> model.InstanceStatus:
         state=instance.state,
         host=HOST,
         port=instance.port,
-        ready=instance.ready(now),
+        ready=instance.ready(now) if instance.job is None else instance.passed,
         crashes=len(instance.crashed_at),
         recent_crashes=recent,
         pid=instance.pid if instance.alive else None,
