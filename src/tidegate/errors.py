@@ -18,6 +18,7 @@
     ├── UnreachableError             the control plane does not answer (exit status 1)
     ├── AdapterError                 a runtime or router did not do what was asked; tried again by the loop
     │   ├── RuntimeAdapterError
+    │   ├── SourceError              git, or the server of a remote repository
     │   └── RouterError
     │       └── StaleRouteError      a newer route is in force; the command was too late
     └── StoreError                   the state store refused
@@ -186,6 +187,10 @@ class AdapterError(TidegateError):
 
 class RuntimeAdapterError(AdapterError):
     """The runtime did not do what was asked."""
+
+
+class SourceError(AdapterError):
+    """A repository could not be read or written."""
 
 
 class RouterError(AdapterError):

@@ -173,8 +173,11 @@ class Sources(Protocol):
     def drop(self, lease: Lease, app: str, *, at: float) -> None:
         """Remove it; its pushes stay in the history, and those that wait are superseded."""
 
-    def hear(self, lease: Lease, hint: Hint) -> bool:
-        """Take down a webhook; False if one of this id or with this body was heard before."""
+    def hear(self, lease: Lease, hint: Hint, *, heeded: bool) -> bool:
+        """Take down a webhook; False if one of this id or with this body was heard before.
+
+        `heeded`: there is nothing to look after.
+        """
 
     def hints(self) -> tuple[Hint, ...]:
         """Webhooks that nobody has looked after yet, oldest first."""

@@ -47,6 +47,7 @@ def build(
     env: Mapping[str, str],
     log: Callable[[str], None],
     timeout_s: float,
+    account: tuple[int, int] | None = None,
 ) -> None:
     """Run the build command once, to its end.
 
@@ -56,6 +57,7 @@ def build(
         env: its whole environment; nothing else is inherited.
         log: gets every line of standard output and error, without its end, as soon as it is there.
         timeout_s: after this, the whole process group is killed.
+        account: user and group that it runs as, with no other groups; None: ours.
 
     Raises:
         BuildError: it failed, was killed, or took too long; with its last lines.
@@ -63,7 +65,7 @@ def build(
     """
     last: deque[str] = deque(maxlen=LAST_LINES)
     deadline = time.monotonic() + timeout_s
-    process = _start(command, folder, env)
+    process = _start(command, folder, env, account)
     try:
         for line in _lines(_output(process, deadline)):
             last.append(line)
@@ -81,7 +83,9 @@ def build(
         raise _failure(f"failed with exit status {status}", last)
 
 
-def _start(command: str, folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    command: str, folder: Path, env: Mapping[str, str], account: tuple[int, int] | None
+) -> subprocess.Popen[bytes]:
     if not folder.is_dir():
         raise BuildError(f"The build cannot start: {folder} is not a folder.")
     try:
@@ -93,6 +97,9 @@ def _start(command: str, folder: Path, env: Mapping[str, str]) -> subprocess.Pop
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            user=account[0] if account else None,
+            group=account[1] if account else None,
+            extra_groups=[] if account else None,
         )
     except FileNotFoundError as error:
         raise MissingProgramError(f"The build cannot start: {SHELL} is not there.") from error

@@ -49,7 +49,7 @@ class SqliteSources:
             connection.execute(sources_sql.FORGET_REFS, {"app": app})
             connection.execute(sources_sql.SUPERSEDE, over)
 
-    def hear(self, lease: ports.Lease, hint: pushes.Hint) -> bool:
+    def hear(self, lease: ports.Lease, hint: pushes.Hint, *, heeded: bool) -> bool:
         values = {
             "app": hint.app,
             "delivery": hint.delivery,
@@ -57,6 +57,7 @@ class SqliteSources:
             "ref": hint.ref,
             "revision": hint.revision,
             "at": hint.at,
+            "heeded": int(heeded),
         }
         with self._store.transaction(lease) as connection:
             heard = connection.execute(sources_sql.HEAR, values).fetchall()

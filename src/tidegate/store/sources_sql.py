@@ -103,8 +103,8 @@ FORGET_REFS: Final = "delete from source_refs where app = :app"
 # --- webhooks ------------------------------------------------------------------------------------------
 
 HEAR: Final = """
-    insert into hints (app, delivery, body, ref, revision, at)
-    values (:app, :delivery, :body, :ref, :revision, :at)
+    insert into hints (app, delivery, body, ref, revision, at, heeded)
+    values (:app, :delivery, :body, :ref, :revision, :at, :heeded)
     on conflict do nothing
     returning id
 """
