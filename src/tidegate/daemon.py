@@ -32,8 +32,12 @@ from tidegate.engine import loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
+from tidegate.store.secrets import SqliteSecrets
 from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
+from tidegate.vault import admitting
+from tidegate.vault.opened import Vault
+from tidegate.vault.redaction import RedactedRuntime, Redactor
 from tidegate.web import api, views
 
 LEASE_S: Final = 15.0
@@ -81,6 +85,7 @@ class ControlPlane:
     store: SqliteStore
     router: HAProxyRouter
     runtime: ProcessRuntime
+    vault: Vault
     watch: watch.Watch
     kept: SqliteSeries
     noise: noise.Noise
@@ -173,7 +178,7 @@ def _refuse_unknown_user(run_as: str) -> None:
         ) from error
 
 
-def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
+def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> ControlPlane:
     """Everything started but the API. Raises TidegateError; then nothing is left running that was not."""
     home.create()
     _refuse_unknown_user(settings.run_as)
@@ -186,18 +191,20 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
         renewed_at = clock.monotonic()
         lease = store.acquire(f"{socket.gethostname()}:{home.root}", ttl_s=LEASE_S)
         content = ContentStore(home.packages)
+        vault = _vault(home, store, lease, redactor, clock)
         link_ports = tuple(range(*settings.link_ports))
         router = HAProxyRouter(home.router, _router_settings(settings))
         router.start()
         runtime = ProcessRuntime(
             home.instances,
-            content=_verified(content),
+            content=_admitting(content, vault),
             settings=ProcessSettings(
                 run_as=settings.run_as, reserved_ports=frozenset((*link_ports, settings.port))
             ),
         )
         _save_settings(home, settings)
-        adapters = loop.Adapters(store=store, runtime=runtime, router=router, clock=clock)
+        shown = RedactedRuntime(runtime, redactor)
+        adapters = loop.Adapters(store=store, runtime=shown, router=router, clock=clock)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
         kept = SqliteSeries(home.series)
         replays = noise.Noise(kept, clock)
@@ -208,6 +215,7 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
             store=store,
             router=router,
             runtime=runtime,
+            vault=vault,
             lease=lease,
             watch=watch.Watch(controller, store, clock, recorder),
             kept=kept,
@@ -220,24 +228,27 @@ def assemble(home: paths.Home, settings: Settings) -> ControlPlane:
     return plane
 
 
-def _verified(content: ContentStore) -> Callable[[InstanceGroup], Path]:
-    """The unpacked tree of a group's package, every byte of it hashed before anything runs from it.
+def _vault(
+    home: paths.Home, store: SqliteStore, lease: ports.Lease, redactor: Redactor, clock: ports.Clock
+) -> Vault:
+    """Keys, seals and secrets; from here on no value of a secret is shown. Raises StorageError."""
+    rows = SqliteSecrets(store, lease)
+    vault = Vault.open(home.keys, rows, redactor, now=clock.now, version=tidegate.__version__)
+    log = telemetry.logger("vault")
+    for error in vault.learn():
+        log.error("secret cannot be opened", detail=str(error))
+    return vault
 
-    One that was changed on the disk is unpacked again from its archive; if that is damaged, nothing starts.
-    """
-    log = telemetry.logger("packages")
 
-    def path(group: InstanceGroup) -> Path:
-        digest = group.digest
-        try:
-            content.verify(digest)
-        except errors.StorageError as error:
-            log.warning("package changed on disk, unpacked again", digest=digest, detail=str(error))
-            content.repair(digest)
-            content.verify(digest)
-        return content.path(digest)
+def _admitting(content: ContentStore, vault: Vault) -> admitting.Admitting:
+    """What gives out the content of a group, when all is proved."""
+    log = telemetry.logger("vault")
 
-    return path
+    def found(group: InstanceGroup, word: str, sentence: str) -> None:
+        log.warning("package", found=word, group=group.id, release=group.release, detail=sentence)
+
+    checks = (admitting.with_provenance(vault.origins.proved_of),)
+    return admitting.Admitting(content, checks, found=found)
 
 
 def _server(
@@ -256,10 +267,12 @@ def _server(
             content=content,
             link_ports=link_ports,
             memory=plane.recorder,
+            secrets=plane.vault.secrets,
+            origins=plane.vault.origins,
             wake=plane.watch.wake,
         ),
         store=plane.store,
-        runtime=plane.runtime,
+        runtime=RedactedRuntime(plane.runtime, plane.vault.redactor),
         content=content,
         series=plane.kept,
         noise=plane.noise.sentence,
@@ -313,7 +326,8 @@ def doctor(home: paths.Home) -> tuple[ports.Finding, ...]:
     home.create()
     router = HAProxyRouter(home.router, _router_settings(load_settings(home)))
     with contextlib.ExitStack() as stack:
-        runtime = ProcessRuntime(home.instances, content=_verified(ContentStore(home.packages)))
+        content = ContentStore(home.packages)
+        runtime = ProcessRuntime(home.instances, content=lambda group: content.path(group.digest))
         stack.callback(runtime.close)
         store = SqliteStore(home.database)
         stack.callback(store.close)
@@ -325,9 +339,10 @@ def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None])
 
     Raises TidegateError if it cannot start.
     """
-    telemetry.configure()
+    redactor = Redactor()
+    telemetry.configure(redactor.processor)
     log = telemetry.logger("daemon")
-    plane = assemble(home, settings)
+    plane = assemble(home, settings, redactor)
     listener = _api_socket(home)
     plane.watch.start()
     plane.recorder.start()

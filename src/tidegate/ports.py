@@ -293,7 +293,7 @@ class Seals(Protocol):
     """Signs statements and proves them, so that one that was edited in the database is found."""
 
     def seal(self, kind: str, claims: Claims) -> str:
-        """The statement as text, to be stored. `kind`: `pass`, `admission` or `provenance`.
+        """The statement as text, to be stored. `kind`: `pass`, `approval`, `admission`, `provenance`.
 
         Raises SealError for a kind or for claims that no statement can hold, MachineError without a key.
         """
@@ -303,6 +303,47 @@ class Seals(Protocol):
 
         A statement of another kind is refused too: a pass is no admission.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """How an artifact came to be, as whoever brought it says: what its release does not say itself."""
+
+    manifest: str = ""
+    """Text of tidegate.yaml."""
+    repository: str = ""
+    command: str = ""
+    """That built it; empty: nothing was built."""
+    how: str = "sent"
+    """`sent` by somebody who had it built, or `built` by this control plane from a clean checkout."""
+    started: float = 0.0
+    """Unix seconds."""
+    finished: float = 0.0
+    materials: tuple[str, ...] = ()
+    """Addresses of what else went into it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Of a release, as it is kept."""
+
+    envelope: str
+    """Signed."""
+    manifest: str
+    """Its text; the envelope has its digest."""
+
+
+class Origins(Protocol):
+    """Signed provenances of releases."""
+
+    def sign(self, release: model.Release, origin: Origin) -> None:
+        """Sign where a release that has its number comes from; what is signed already stays.
+
+        Raises SealError, MachineError, StoreError.
+        """
+
+    def prove(self, release: model.Release) -> Claims:
+        """What a trusted key says of it. Raises SealError: nobody does, or of something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

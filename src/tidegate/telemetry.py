@@ -8,13 +8,14 @@ import sys
 import structlog
 
 
-def configure() -> None:
-    """Log to standard error; called once, by the daemon."""
+def configure(*cleaning: structlog.typing.Processor) -> None:
+    """Log to standard error; called once, by the daemon. `cleaning`: what takes values out of each event."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *cleaning,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

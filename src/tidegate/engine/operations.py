@@ -15,10 +15,12 @@ from tidegate import errors, ports
 from tidegate.core import model, plan, requests, strategy
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutKind, RolloutRequest
 from tidegate.core.sequential import Histogram, Plan
-from tidegate.engine import loop
+from tidegate.engine import loop, pinning
 
 #: Newest releases per app, and rollouts per environment, whose packages are kept beside those that run.
 KEPT_RELEASES = 20
+#: Of a release of which nobody said more than it says itself.
+UNKNOWN_ORIGIN = ports.Origin()
 
 
 class Content(Protocol):
@@ -61,14 +63,20 @@ class Operations:
     content: Content
     link_ports: tuple[int, ...]
     memory: Memory
+    secrets: ports.Secrets
+    origins: ports.Origins
     wake: Callable[[], None]
     """Called after each accepted request, so that the loop looks at once."""
 
-    def add_release(self, release: model.Release) -> model.Release:
-        """Number a release whose package is here, or return its twin. Raises NotFoundError."""
+    def add_release(self, release: model.Release, origin: ports.Origin = UNKNOWN_ORIGIN) -> model.Release:
+        """Number a release whose package is here, or return its twin; signed is where it comes from.
+
+        Raises NotFoundError, SealError.
+        """
         if release.digest not in self.content.digests():
             raise errors.NotFoundError(f"The package {release.digest} is not here.", hint="Upload it first.")
         added = self.store.add_release(self.lease, release)
+        self.origins.sign(added, origin)
         self.content.collect(self._kept())
         return added
 
@@ -95,7 +103,9 @@ class Operations:
                 reason=Refusal.UNKNOWN_ENVIRONMENT.value,
                 hint=f"Its tidegate.yaml names: {known}.",
             )
-        return self._with_past(key, self._request(key, RolloutKind.DEPLOY, found, spec, asked))
+        pinned = pinning.newest(key, spec.secrets, self.secrets.versions(key))
+        request = self._request(key, RolloutKind.DEPLOY, found, spec, asked)
+        return self._with_past(key, replace(request, secrets=pinned))
 
     def rollback(
         self, key: EnvironmentKey, to: int | None, asked: Asked, *, canary: bool, supersede: bool
@@ -110,6 +120,8 @@ class Operations:
         request = self._request(
             key, RolloutKind.ROLLBACK, self._release(key.app, past.release), past.spec, asked
         )
+        pinned = pinning.of_then(key, past.release, past.secrets, self.secrets.kept(key))
+        request = replace(request, secrets=pinned)
         if not canary:
             request = requests.by_switch(request)
         return self._decided(key, lambda current: requests.start(current, request, supersede=supersede))

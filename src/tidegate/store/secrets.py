@@ -72,16 +72,23 @@ class SqliteSecrets:
 
     # --- provenances ------------------------------------------------------------------------------
 
-    def keep_provenance(self, app: str, number: int, envelope: str, *, at: float) -> None:
+    def keep_provenance(self, app: str, number: int, provenance: ports.Provenance, *, at: float) -> None:
         """Of a release; the first one stays."""
-        values = {"app": app, "number": number, "envelope": envelope, "at": at}
+        values = {
+            "app": app,
+            "number": number,
+            "envelope": provenance.envelope,
+            "manifest": provenance.manifest,
+            "at": at,
+        }
         with self._store.transaction(self._lease) as connection:
             connection.execute(secrets_sql.KEEP_PROVENANCE, values)
 
-    def provenance(self, app: str, number: int) -> str | None:
+    def provenance(self, app: str, number: int) -> ports.Provenance | None:
         """Of a release, as it was signed."""
         rows = self._store.rows(secrets_sql.PROVENANCE, {"app": app, "number": number})
-        return str(rows[0][0]) if rows else None
+        found = [ports.Provenance(envelope=envelope, manifest=manifest) for envelope, manifest in rows]
+        return found[0] if found else None
 
 
 def _place(key: EnvironmentKey) -> dict[str, Any]:

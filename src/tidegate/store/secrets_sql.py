@@ -37,6 +37,7 @@ STEP: Final[tuple[str, ...]] = (
         app text not null,
         number integer not null,
         envelope text not null,
+        manifest text not null,
         kept_at real not null,
         primary key (app, number),
         foreign key (app, number) references releases
@@ -78,8 +79,9 @@ SEAL_AGAIN: Final = """
 """
 
 KEEP_PROVENANCE: Final = """
-    insert into provenances (app, number, envelope, kept_at) values (:app, :number, :envelope, :at)
+    insert into provenances (app, number, envelope, manifest, kept_at)
+    values (:app, :number, :envelope, :manifest, :at)
     on conflict (app, number) do nothing
 """
 
-PROVENANCE: Final = "select envelope from provenances where app = :app and number = :number"
+PROVENANCE: Final = "select envelope, manifest from provenances where app = :app and number = :number"

@@ -39,7 +39,7 @@ class PlainSeals:
     """`ports.Seals` with a checksum for a signature."""
 
     def seal(self, kind: str, claims: ports.Claims) -> str:
-        if kind not in ("provenance", "pass", "admission"):
+        if kind not in ("provenance", "pass", "approval", "admission"):
             raise errors.SealError(f"There are no statements of the kind {kind!r}.")
         if not claims.get("app") or not re.fullmatch("sha256:[0-9a-f]{64}", str(claims.get("digest"))):
             raise errors.SealError("A statement needs `app` and `digest`: whose artifact it is about.")

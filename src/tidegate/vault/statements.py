@@ -2,6 +2,7 @@
 
     provenance   SLSA v1 (https://slsa.dev/spec/v1.1/provenance): built from which source, how, by whom
     pass         this release passed that environment
+    approval     somebody lets this release enter that environment
     admission    this release may run in that environment, on these grounds
 
 Claims are flat: a name and a text, a number or some texts. Hides how they stand in a statement. Invariants:
@@ -25,11 +26,13 @@ from tidegate.vault.keys import Keys, PublicKey
 PROVENANCE: Final = "provenance"
 PASS: Final = "pass"  # noqa: S105 - that somebody passed a gate
 ADMISSION: Final = "admission"
+APPROVAL: Final = "approval"
 
 PREDICATE_TYPES: Final = {
     PROVENANCE: "https://slsa.dev/provenance/v1",
     PASS: "tidegate:pass/v1",
     ADMISSION: "tidegate:admission/v1",
+    APPROVAL: "tidegate:approval/v1",
 }
 BUILD_TYPE: Final = "tidegate:build/v1"
 
@@ -155,6 +158,7 @@ def _slsa(claims: Mapping[str, Any]) -> dict[str, Any]:
                 "command": str(claims.get("command", "")),
                 "manifest": str(claims.get("manifest", "")),
             },
+            "internalParameters": {"how": str(claims.get("how", ""))},
             "resolvedDependencies": ([source] if repository or "digest" in source else []) + materials,
         },
         "runDetails": {
@@ -188,6 +192,7 @@ def _from_slsa(predicate: Mapping[str, Any]) -> dict[str, Any]:
         "revision": revision,
         "command": _text(parameters, "command"),
         "manifest": _text(parameters, "manifest"),
+        "how": _text(_part(definition, "internalParameters"), "how"),
         "materials": [uri for uri in uris if uri and uri.removeprefix("git+") != repository],
         "builder": _text(_part(details, "builder"), "id"),
         "builder_version": _text(_part(_part(details, "builder"), "version"), "tidegate"),

@@ -18,6 +18,7 @@ from tidegate.engine import loop, operations, traffic
 from tidegate.testing.fakes import FakeRuntime
 from tidegate.testing.series import MemorySeries
 from tidegate.testing.series_checks import point, row
+from tidegate.testing.vault import MemorySecrets
 from tidegate.web import api, past, views
 
 HERE = "/v1/apps/shop/environments/production"
@@ -41,6 +42,8 @@ class Window:
                 content=cast("operations.Content", None),
                 link_ports=(),
                 memory=cast("operations.Memory", None),
+                secrets=MemorySecrets(),
+                origins=cast("ports.Origins", None),
                 wake=lambda: None,
             ),
             store=self.plant.store,
