@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from tidegate.core import model, roles, series
+from tidegate.core.promotions import Pass, PipelineState, Promotion
 from tidegate.core.replay import Replay
 from tidegate.core.sequential import Counted
 
@@ -188,6 +189,51 @@ class Store(Protocol):
         self, lease: Lease, key: model.EnvironmentKey, services: tuple[str, ...], available: tuple[int, ...]
     ) -> tuple[model.Link, ...]:
         """A port per service and slot, the same at every call. Raises RefusedError when none is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionedPipeline:
+    """The pipeline of an app and the version to hand back with the next commit."""
+
+    version: int
+    state: PipelineState
+
+
+class Pipelines(Protocol):
+    """Durable state of pipelines, by app; written as `Store` writes states."""
+
+    def apps(self) -> tuple[str, ...]:
+        """All that have a pipeline, or an environment, sorted."""
+
+    def load(self, app: str) -> VersionedPipeline:
+        """Version 0 and an empty one if there is none. Raises NewerStateError."""
+
+    def commit(
+        self,
+        lease: Lease,
+        versioned: VersionedPipeline,
+        state: PipelineState,
+        *,
+        passes: tuple[Pass, ...] = (),
+        events: tuple[tuple[str, model.Event], ...] = (),
+        at: float,
+    ) -> VersionedPipeline:
+        """Replace it, keep the passes, and append each event to its environment's, in one transaction.
+
+        Promotions are kept for ever. Raises FencedError, ConflictError, StorageError.
+        """
+
+    def promotions(self, app: str, *, limit: int = 50) -> tuple[Promotion, ...]:
+        """Newest first."""
+
+    def promotion(self, app: str, promotion_id: int) -> Promotion | None:
+        """One, under way or ended."""
+
+    def promotion_by_key(self, app: str, key: str) -> Promotion | None:
+        """The one that was asked for under this idempotency key."""
+
+    def passes(self, app: str, identity: str) -> tuple[Pass, ...]:
+        """What an identity has passed, oldest first; whether a seal is whole was not looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,6 +485,62 @@ class Audit(Protocol):
 
     def append(self, entry: AuditEntry) -> int:
         """Write it down, durably; its number. Raises StorageError, StoreError: then it is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditWanted:
+    """Which entries somebody wants to see; an empty text: any."""
+
+    app: str = ""
+    environment: str = ""
+    by: str = ""
+    outcome: str = ""
+    before: int = 2**62
+    """Only with a smaller number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFault:
+    """Rows of the audit log that are not as they were written."""
+
+    first: int
+    last: int
+    what: str
+    """`changed`, `missing`, `moved`, `cut` (at the end), `checkpoint`, or `noted` (found before, by us)."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCheckpoint:
+    """How far the log went: what is kept elsewhere proves later that nothing was cut off."""
+
+    count: int
+    head: str
+    """Code of the last row, as hex digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditProof:
+    """The log as it was found."""
+
+    checkpoint: AuditCheckpoint
+    faults: tuple[AuditFault, ...]
+
+
+class AuditLog(Audit, Protocol):
+    """The audit log for those who read it."""
+
+    def records(self, wanted: AuditWanted, *, limit: int) -> tuple[AuditRecord, ...]:
+        """Newest first. What was asked for is left out where it is followed by how it ended."""
+
+    def verify(self, *, after: int = 0, known: AuditCheckpoint | None = None) -> AuditProof:
+        """Walk along the whole log; faults up to row `after` are known and left out.
+
+        `known`: a checkpoint that was kept elsewhere, to be found in the log.
+        """
+
+    def checkpoint(self) -> AuditCheckpoint:
+        """How far the log goes now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,6 +212,7 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
             idle_s=0.0,
             crash_baseline=baseline,
             admission=rollout.request.admission,
+            emergency=rollout.request.emergency,
         )
         return Outcome(state=replace(state.with_placement(woken), rollout=placed))
     slot = placements.free_slot(state)
@@ -228,6 +229,7 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
         links=tuple(link for link in request.links if link.slot == slot),
         secrets=request.secrets,
         admission=request.admission,
+        emergency=request.emergency,
     )
     placed = lifecycle.fire(replace(rollout, placement=placement.id, created_placement=True), Trigger.PLACED)
     return Outcome(

@@ -207,6 +207,8 @@ class Placement:
     secrets: tuple[SecretVersion, ...] = ()
     admission: str = ""
     """Sealed statement that this release may run in this environment; its instances start only with it."""
+    emergency: str = ""
+    """Not empty: why it came here past the gates."""
     endpoints: tuple[Endpoint, ...] = ()
     cleared: tuple[str, ...] = ()
     """Services of a retiring placement whose connections have ended (or were given their time)."""

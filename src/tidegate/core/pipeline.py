@@ -5,8 +5,8 @@
 The rules, each with a test that fails without it:
 
 - A release enters an environment only when what it runs has passed all that stand before it: those of its
-  own manifest *and* those of the release that is live there. So a manifest cannot take away a gate that it has
-  not passed itself; for the same reason approvals and freeze windows of both count.
+  own manifest *and* those of the release that is live there. So a manifest cannot take away a gate that it
+  has not passed itself; for the same reason approvals and freeze windows of both count.
 - A pass is earned by a deploy that became live after its own checks, and was seen in order for the soak time:
   observed time, not time on the clock. An emergency earns none, nor does a way back.
 - A pass counts for what runs (`promotions.identity`), and only while its seal is whole: what this module is

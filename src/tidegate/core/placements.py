@@ -357,6 +357,7 @@ def flip_back(state: EnvironmentState, standby: Placement, detail: str) -> Rollo
         links=standby.links,
         secrets=standby.secrets,
         admission=standby.admission,
+        emergency=standby.emergency,
         salt=f"back-{state.next_id}",
         by="tidegate",
         automatic=True,

@@ -34,13 +34,14 @@ def in_force(freezes: Iterable[model.Freeze], now: float) -> tuple[model.Freeze,
     found = [
         (freeze, end)
         for freeze in freezes
-        for begin, end in _windows(freeze, now, _zone(freeze.zone))
+        for begin, end in _windows(freeze, now, zone(freeze.zone))
         if begin <= now < end
     ]
     return max(found, key=lambda one: one[1], default=None)
 
 
-def _zone(name: str) -> zoneinfo.ZoneInfo:
+def zone(name: str) -> zoneinfo.ZoneInfo:
+    """A time zone by its name. Raises MachineError."""
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

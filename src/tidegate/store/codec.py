@@ -26,7 +26,7 @@ import pydantic
 import pydantic_core
 
 from tidegate import errors
-from tidegate.core import model
+from tidegate.core import model, promotions
 
 #: Schema of what this version writes.
 SCHEMA: Final = 2
@@ -124,4 +124,11 @@ STATE: Final[Codec[model.EnvironmentState]] = Codec(
 RELEASE: Final[Codec[Environments]] = Codec(kind="release", adapter=pydantic.TypeAdapter(Environments))
 """What a release says about its environments; its other fields are columns."""
 ROLLOUT: Final[Codec[model.Rollout]] = Codec(kind="rollout", adapter=pydantic.TypeAdapter(model.Rollout))
+PIPELINE: Final[Codec[promotions.PipelineState]] = Codec(
+    kind="pipeline", adapter=pydantic.TypeAdapter(promotions.PipelineState)
+)
+PROMOTION: Final[Codec[promotions.Promotion]] = Codec(
+    kind="promotion", adapter=pydantic.TypeAdapter(promotions.Promotion)
+)
+PASS: Final[Codec[promotions.Pass]] = Codec(kind="pass", adapter=pydantic.TypeAdapter(promotions.Pass))
 EVENT: Final[Codec[model.Event]] = Codec(kind="event", adapter=pydantic.TypeAdapter(model.Event))

@@ -1,0 +1,225 @@
+"""Carries promotions through the pipeline of each app: looks, lets the core decide, seals, commits, begins.
+
+Hides how the look is put together and how a rollout that was begun is found again. Invariants:
+
+- a rollout begins only from a committed promotion, under the promotion's own key: a control plane that is
+  killed before, between or after begins it once;
+- a pass is sealed before it is committed;
+- what refuses to begin ends the promotion with the reason; what cannot be looked at now waits.
+
+Neighbours: `core.pipeline` decides, `gates` proves and admits, `operations` begins rollouts, `watch` calls
+`step` after each round of looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from tidegate import errors, ports
+from tidegate.core import model, pipeline, placements, requests
+from tidegate.core.model import EnvironmentKey, Phase
+from tidegate.core.promotions import Ended, PipelineState, Promotion, Soak
+from tidegate.engine import loop
+from tidegate.engine.gates import Gates
+
+#: A soak that has grown by less is not worth a commit: after a crash it is soaked again.
+SOAK_STEP_S: Final = 5.0
+#: How often a decision is tried again when somebody else has committed in between.
+ATTEMPTS: Final = 10
+
+Enter = Callable[[EnvironmentKey, model.Release, Promotion], requests.Decision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipelines:
+    """The pipelines of all apps. `step` from one thread, everything else from any."""
+
+    store: ports.Store
+    kept: ports.Pipelines
+    lease: ports.Lease
+    clock: ports.Clock
+    gates: Gates
+    enter: Enter
+    """Begin the rollout of a promotion where it stands; asked twice it is one. Raises RequestError."""
+    send_home: Callable[[EnvironmentKey, int], None]
+    """Abort a rollout; no error if it has ended."""
+    wake: Callable[[], None]
+    _stepped_at: dict[str, float] = field(default_factory=dict)
+    _soaks: dict[str, tuple[int, tuple[Soak, ...]]] = field(default_factory=dict)
+    """By app: soaks that have grown since the version that was committed last."""
+
+    def apps(self) -> tuple[str, ...]:
+        """All that `step` has something to do for."""
+        return self.kept.apps()
+
+    def step(self, app: str, views: Mapping[EnvironmentKey, loop.View]) -> bool:
+        """Look, decide, commit, begin; whether anything changed. Raises FencedError, StoreError."""
+        versioned = self.kept.load(app)
+        version, soaks = self._soaks.get(app, (0, ()))
+        state = replace(versioned.state, soaks=soaks) if version == versioned.version else versioned.state
+        now = self.clock.monotonic()
+        elapsed_s = now - self._stepped_at.get(app, now)
+        self._stepped_at[app] = now
+        outcome = pipeline.advance(state, self._look(state, views), elapsed_s)
+        self._soaks[app] = (versioned.version, outcome.state.soaks)
+        changed = bool(outcome.passes or outcome.events) or _decided(versioned.state, outcome.state)
+        if changed or _soaked(versioned.state, outcome.state):
+            passes = tuple(self.gates.sealed(app, one) for one in outcome.passes)
+            self.kept.commit(
+                self.lease,
+                versioned,
+                outcome.state,
+                passes=passes,
+                events=outcome.events,
+                at=self.clock.now(),
+            )
+        for begin in outcome.begins:
+            self._begin(app, begin)
+        return changed
+
+    def _begin(self, app: str, begin: pipeline.Begin) -> None:
+        promotion = self.kept.load(app).state.promotion(begin.promotion)
+        if promotion is None or promotion.ended is not None or promotion.environment != begin.environment:
+            return
+        key = EnvironmentKey(app=app, environment=begin.environment)
+        release = self.store.release(app, promotion.release)
+        try:
+            if release is None:
+                raise errors.NotFoundError(f"{app} has no release r{promotion.release} any more.")
+            decision = self.enter(key, release, promotion)
+        except errors.RefusedError as error:
+            if error.reason != model.Refusal.BUSY.value:
+                self._ends(app, promotion.id, Ended.FAILED, error.message)
+        except errors.RequestError as error:
+            self._ends(app, promotion.id, Ended.FAILED, error.message)
+        else:
+            if decision.no_op and decision.rollout is None and begin.environment == promotion.target:
+                self._ends(app, promotion.id, Ended.ARRIVED, f"r{promotion.release} is live there already")
+            elif decision.rollout is not None:
+                self._adopt(app, promotion.id, begin.environment, decision.rollout)
+
+    def _ends(self, app: str, promotion_id: int, how: Ended, detail: str) -> None:
+        def end(state: PipelineState) -> PipelineState:
+            promotion = state.promotion(promotion_id)
+            if promotion is None or promotion.ended is not None:
+                return state
+            return state.with_promotion(replace(promotion, ended=how, waits=None, detail=detail))
+
+        self._committed(app, lambda state: (end(state), ()))
+
+    def _adopt(self, app: str, promotion_id: int, environment: str, rollout: int) -> None:
+        """Know the rollout at once: also one of another key, when it was live or begun already."""
+
+        def adopt(state: PipelineState) -> PipelineState:
+            promotion = state.promotion(promotion_id)
+            if promotion is None or promotion.ended is not None or promotion.environment != environment:
+                return state
+            return state.with_promotion(replace(promotion, rollout=rollout))
+
+        self._committed(app, lambda state: (adopt(state), ()))
+
+    # --- what people ask ---------------------------------------------------------------------------
+
+    def decide(self, app: str, ask: Callable[[PipelineState], pipeline.Decision]) -> pipeline.Decision:
+        """Commit a decision on the pipeline. Raises what `ask` raises, FencedError, StoreError."""
+        decided: list[pipeline.Decision] = []
+
+        def change(state: PipelineState) -> tuple[PipelineState, tuple[tuple[str, model.Event], ...]]:
+            decided[:] = [ask(state)]
+            return decided[0].state, decided[0].events
+
+        self._committed(app, change)
+        for environment, rollout in decided[0].aborts:
+            self.send_home(EnvironmentKey(app=app, environment=environment), rollout)
+        self.wake()
+        return decided[0]
+
+    def _committed(
+        self,
+        app: str,
+        change: Callable[[PipelineState], tuple[PipelineState, tuple[tuple[str, model.Event], ...]]],
+    ) -> None:
+        for _ in range(ATTEMPTS):
+            versioned = self.kept.load(app)
+            state, events = change(versioned.state)
+            if state == versioned.state:
+                return
+            try:
+                self.kept.commit(self.lease, versioned, state, events=events, at=self.clock.now())
+            except errors.ConflictError:
+                continue
+            return
+        raise errors.ConflictError(
+            f"The pipeline of {app} changed {ATTEMPTS} times while this was decided; nothing was done.",
+            hint="Ask again.",
+        )
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def _look(self, state: PipelineState, views: Mapping[EnvironmentKey, loop.View]) -> pipeline.Look:
+        places = {
+            key.environment: self._place(state, key, view)
+            for key, view in sorted(views.items(), key=lambda item: item[0].environment)
+            if key.app == state.app
+        }
+        travels = {}
+        for promotion in state.promotions:
+            release = self.store.release(state.app, promotion.release)
+            if release is not None:
+                rollout = self._rollout(state.app, promotion)
+                travels[promotion.id] = self.gates.travel(state.app, promotion, release, rollout)
+        return pipeline.Look(now=self.clock.now(), places=places, travels=travels)
+
+    def _place(self, state: PipelineState, key: EnvironmentKey, view: loop.View) -> pipeline.Place:
+        there = self.store.load(key).state
+        live, groups, soak = there.live, view.observed.groups, state.soak(key.environment)
+        if live is None:
+            return pipeline.Place(state=there)
+        made = self._made_live(key, live) if soak is None or soak.placement != live.id else None
+        passed = soak is not None and soak.placement == live.id and soak.passed
+        return pipeline.Place(
+            state=there,
+            sound=groups is not None and placements.all_ready(live, groups),
+            made_live=made,
+            release=None if passed else self.store.release(key.app, live.release),
+        )
+
+    def _made_live(self, key: EnvironmentKey, live: model.Placement) -> model.Rollout | None:
+        return next(
+            (
+                record.rollout
+                for record in self.store.history(key, limit=50)
+                if record.rollout.placement == live.id and record.rollout.phase is Phase.SUCCEEDED
+            ),
+            None,
+        )
+
+    def _rollout(self, app: str, promotion: Promotion) -> model.Rollout | None:
+        """By the promotion's own key, else by the number that it was told."""
+        key = EnvironmentKey(app=app, environment=promotion.environment)
+        begun = self.store.rollout_by_request_key(key, promotion.request_key(promotion.environment))
+        if begun is not None:
+            return begun.rollout
+        if promotion.rollout is None:
+            return None
+        records = self.store.history(key, limit=1000)
+        return next((r.rollout for r in records if r.rollout.id == promotion.rollout), None)
+
+
+def _decided(before: PipelineState, after: PipelineState) -> bool:
+    """Something other than a time has changed."""
+    return _without_times(before) != _without_times(after)
+
+
+def _without_times(state: PipelineState) -> PipelineState:
+    soaks = tuple(replace(soak, soaked_s=0.0) for soak in state.soaks)
+    promotions = tuple(replace(one, detail="") if one.waits is not None else one for one in state.promotions)
+    return replace(state, soaks=soaks, promotions=promotions)
+
+
+def _soaked(before: PipelineState, after: PipelineState) -> bool:
+    """A soak has grown by enough to be worth a commit."""
+    known = {soak.environment: soak.soaked_s for soak in before.soaks}
+    return any(soak.soaked_s - known.get(soak.environment, 0.0) >= SOAK_STEP_S for soak in after.soaks)
