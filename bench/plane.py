@@ -88,7 +88,7 @@ class Plane:
 
     def connect(self) -> client.Client:
         """A client, to be used as a context manager."""
-        return client.Client(self.home.socket, by="bench")
+        return client.Client(self.home.socket, on_behalf_of="bench")
 
     def start(self) -> None:
         """Start it, or start it again after it was killed. Raises TidegateError."""

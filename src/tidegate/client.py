@@ -6,12 +6,13 @@ arose. Neighbours: `cli` and `demo` use it; `web.api` is the other end.
 
 from __future__ import annotations
 
-import getpass
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -19,6 +20,9 @@ from tidegate import errors
 
 #: An upload or a decision may wait for the disk; a local answer that takes longer will not come.
 TIMEOUT_S: Final = 60.0
+#: To walk along a log of a million entries.
+VERIFY_S: Final = 600.0
+TOKEN: Final = re.compile(r"tide_[A-Za-z0-9_-]{43}")
 
 Json = dict[str, Any]
 
@@ -38,14 +42,17 @@ class Place:
 class Client:
     """Calls the control plane; use as a context manager."""
 
-    def __init__(self, path: Path, *, by: str | None = None) -> None:
-        """`path`: of the socket. `by`: who asks, for the history; default: the user of this process."""
+    def __init__(self, path: Path, *, token: str = "", on_behalf_of: str = "") -> None:
+        """`path`: of the socket. `token`: who asks; default: the user of this process, whom the kernel knows.
+
+        `on_behalf_of`: whom an admin speaks for, for the history. Raises RequestError.
+        """
         self._socket = path
         self._reached = False
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(path)),
             base_url="http://tidegate",
-            headers={"X-Tidegate-By": by or _user()},
+            headers=_headers(token, on_behalf_of),
             timeout=TIMEOUT_S,
         )
 
@@ -126,6 +133,41 @@ class Client:
         """How to see the incoming release first."""
         return self._json("GET", f"{place.path}/preview")
 
+    def sources(self) -> list[Json]:
+        """Where the releases of each app come from."""
+        return self._list("/v1/sources", {})
+
+    def source(self, app: str) -> Json:
+        """The same of one app."""
+        return self._json("GET", f"/v1/apps/{app}/source")
+
+    def keep_source(self, app: str, body: Json) -> Json:
+        """Add the source of an app, or change it."""
+        return self._json("PUT", f"/v1/apps/{app}/source", body)
+
+    def remove_source(self, app: str) -> Json:
+        """The app gets no more commits; its repository is gone."""
+        return self._json("DELETE", f"/v1/apps/{app}/source")
+
+    def act_on_source(self, app: str, action: str, **body: Any) -> Json:
+        """`secret`, `build`, `check` or `receive`."""
+        return self._json("POST", f"/v1/apps/{app}/source/{action}", body or None)
+
+    def pushes(self, app: str | None = None, *, limit: int = 50) -> list[Json]:
+        """Newest first, of one app or of all."""
+        return self._list("/v1/pushes" if app is None else f"/v1/apps/{app}/pushes", {"limit": limit})
+
+    def push(self, app: str, number: int) -> Json:
+        """One commit on its way."""
+        return self._json("GET", f"/v1/apps/{app}/pushes/{number}")
+
+    def push_output(
+        self, app: str, number: int, *, attempt: int = 0, after: int = 0, follow: bool = False
+    ) -> Iterator[str]:
+        """Lines of a build, each a JSON object, behind line `after` of that attempt; `follow`: to its end."""
+        params = {"attempt": attempt, "after": after, "follow": follow}
+        yield from self._lines(f"/v1/apps/{app}/pushes/{number}/output", params, follow=follow)
+
     def logs(
         self,
         place: Place,
@@ -138,10 +180,36 @@ class Client:
         """Lines of output, each a JSON object, as they come."""
         asked = {"service": service, "placement": placement, "tail": tail, "follow": follow}
         params = {name: value for name, value in asked.items() if value is not None}
+        yield from self._lines(f"{place.path}/logs", params, follow=follow)
+
+    def create_token(self, name: str, *, role: str, environments: list[str], expires_s: float | None) -> Json:
+        """A new token: its text is answered only here."""
+        body = {"name": name, "role": role, "environments": environments, "expires_s": expires_s}
+        return self._json("POST", "/v1/tokens", body)
+
+    def tokens(self) -> list[Json]:
+        """Newest first."""
+        return self._list("/v1/tokens", {})
+
+    def revoke_token(self, name: str) -> Json:
+        """The token of that name counts no more."""
+        return self._json("DELETE", f"/v1/tokens/{quote(name, safe='')}")
+
+    def audit(self, **wanted: str | int) -> list[Json]:
+        """Entries of the audit log, newest first."""
+        return self._list("/v1/audit", wanted)
+
+    def verify_audit(self, *, after: int = 0, count: int | None = None, head: str = "") -> Json:
+        """Walk along the audit log."""
+        known = {} if count is None else {"count": count, "head": head}
+        answer = self._call("GET", "/v1/audit/verify", params={"after": after, **known}, timeout=VERIFY_S)
+        return _object(answer)
+
+    def _lines(self, path: str, params: Mapping[str, Any], *, follow: bool) -> Iterator[str]:
         timeout = httpx.Timeout(TIMEOUT_S, read=None) if follow else TIMEOUT_S
         self._reach()
         try:
-            with self._http.stream("GET", f"{place.path}/logs", params=params, timeout=timeout) as response:
+            with self._http.stream("GET", path, params=params, timeout=timeout) as response:
                 if response.is_error:
                     response.read()
                 _raise_for(response)
@@ -152,12 +220,9 @@ class Client:
     def _json(
         self, method: str, path: str, body: Json | None = None, *, content: Iterable[bytes] | None = None
     ) -> Json:
-        answer = self._call(method, path, json=body, content=content)
-        if not isinstance(answer, dict):
-            raise errors.UnreachableError("What answers on the control plane's socket is not Tidegate.")
-        return answer
+        return _object(self._call(method, path, json=body, content=content))
 
-    def _list(self, path: str, params: Mapping[str, int]) -> list[Json]:
+    def _list(self, path: str, params: Mapping[str, str | int]) -> list[Json]:
         answer = self._call("GET", path, params=params)
         if not isinstance(answer, list):
             raise errors.UnreachableError("What answers on the control plane's socket is not Tidegate.")
@@ -200,6 +265,12 @@ class Client:
         )
 
 
+def _object(answer: object) -> Json:
+    if not isinstance(answer, dict):
+        raise errors.UnreachableError("What answers on the control plane's socket is not Tidegate.")
+    return answer
+
+
 def _raise_for(response: httpx.Response) -> None:
     if not response.is_error:
         return
@@ -208,8 +279,15 @@ def _raise_for(response: httpx.Response) -> None:
     raise errors.ReportedError({"title": f"The control plane answered {response.status_code}."})
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name
-        return ""
+def _headers(token: str, on_behalf_of: str) -> list[tuple[bytes, bytes]]:
+    headers = []
+    if token:
+        # Checked here, because the HTTP library would show what it cannot send.
+        if not TOKEN.fullmatch(token):
+            raise errors.RequestError(
+                "That is not a token of Tidegate.", hint="TIDEGATE_TOKEN holds what `tide token create` said."
+            )
+        headers.append((b"authorization", f"Bearer {token}".encode()))
+    if on_behalf_of:
+        headers.append((b"x-tidegate-for", on_behalf_of.encode()))
+    return headers

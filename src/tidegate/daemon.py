@@ -32,13 +32,15 @@ from tidegate.engine import loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
+from tidegate.store.audit import SqliteAudit
 from tidegate.store.secrets import SqliteSecrets
 from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
+from tidegate.store.tokens import SqliteTokens
 from tidegate.vault import admitting
 from tidegate.vault.opened import Vault
 from tidegate.vault.redaction import RedactedRuntime, Redactor
-from tidegate.web import api, views
+from tidegate.web import api, audit, identity, peer, views
 
 LEASE_S: Final = 15.0
 #: How long `tide up` waits for the control plane to answer.
@@ -91,6 +93,9 @@ class ControlPlane:
     noise: noise.Noise
     recorder: series.Recorder
     lease: ports.Lease
+    trust: identity.Trust
+    audit_log: SqliteAudit
+    checkpoints: audit.Checkpoints
     server: uvicorn.Server | None = None
     stop_everything: bool = False
 
@@ -109,6 +114,7 @@ class ControlPlane:
         self.watch.stop()
         self.recorder.stop()
         self.kept.close()
+        self.checkpoints.stop()
         if self.stop_everything:
             _stop_apps(self)
         self.store.release_lease(self.lease)
@@ -206,6 +212,9 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
         shown = RedactedRuntime(runtime, redactor)
         adapters = loop.Adapters(store=store, runtime=shown, router=router, clock=clock)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
+        audit_key = vault.keys.audit_key()
+        log = SqliteAudit(store, lease, key=audit_key, checkpoint=home.keys / "audit.checkpoint")
+        tokens = SqliteTokens(store, lease, key=audit_key)
         kept = SqliteSeries(home.series)
         replays = noise.Noise(kept, clock)
         recorder = series.Recorder(kept, clock, replays)
@@ -217,6 +226,9 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
             runtime=runtime,
             vault=vault,
             lease=lease,
+            trust=identity.Trust(owner=os.geteuid(), tokens=tokens, now=clock.now),
+            audit_log=log,
+            checkpoints=audit.Checkpoints(log),
             watch=watch.Watch(controller, store, clock, recorder),
             kept=kept,
             noise=replays,
@@ -271,6 +283,8 @@ def _server(
             origins=plane.vault.origins,
             wake=plane.watch.wake,
         ),
+        trust=plane.trust,
+        audit=plane.audit_log,
         store=plane.store,
         runtime=RedactedRuntime(plane.runtime, plane.vault.redactor),
         content=content,
@@ -288,6 +302,7 @@ def _server(
     )
     config = uvicorn.Config(
         api.create_app(context),
+        http=peer.PeerProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -346,6 +361,7 @@ def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None])
     listener = _api_socket(home)
     plane.watch.start()
     plane.recorder.start()
+    plane.checkpoints.start()
     log.info("started", version=tidegate.__version__, home=str(home.root), pid=os.getpid())
     on_ready()
     try:

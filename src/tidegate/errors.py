@@ -13,7 +13,8 @@
     │   ├── StorageError             disk full, not writable, not readable
     │   ├── PortTakenError           somebody else listens there
     │   ├── MissingProgramError      a program that is needed is not there
-    │   └── SealError                what is stored is not what was signed or sealed: nothing runs from it
+    │   ├── SealError                what is stored is not what was signed or sealed: nothing runs from it
+    │   └── AuditError               the audit log cannot be written: no change without an entry
     ├── ReportedError                what another process of Tidegate reported, with its own exit status
     ├── UnreachableError             the control plane does not answer (exit status 1)
     ├── AdapterError                 a runtime or router did not do what was asked; tried again by the loop

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+
+from tidegate.core import roles
 
 
 def configure(*cleaning: structlog.typing.Processor) -> None:
@@ -17,10 +20,16 @@ def configure(*cleaning: structlog.typing.Processor) -> None:
             structlog.processors.format_exc_info,
             *cleaning,
             structlog.processors.JSONRenderer(),
+            _redacted,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _redacted(_logger: Any, _method: str, line: Any) -> str:
+    """The whole line, as it goes out: wherever a token stood in it, nobody can use it."""
+    return roles.redacted(str(line))
 
 
 def logger(name: str) -> structlog.typing.FilteringBoundLogger:

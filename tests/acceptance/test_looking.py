@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import select
 import signal
 import time
@@ -115,7 +116,8 @@ def test_history_tells_who_when_what_and_why(shop: App) -> None:
     """The history has the newest rollout first, with its reason and outcome."""
     newest, first = shop.ok("history", "--json").json
     assert newest.keys() == ROLLOUT
-    assert (newest["release"], newest["phase"], newest["by"]) == (2, "holding", "ada")
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert (newest["release"], newest["phase"], newest["by"]) == (2, "holding", f"{me} for ada")
     assert (first["release"], first["phase"], first["why"]) == (1, "succeeded", "the shop opens")
     assert first["started_at"] < first["ended_at"] < time.time()
     said = shop.ok("history").out

@@ -368,7 +368,10 @@ class App:
     def bring(self, environment: str = "production", **conduct: Any) -> Json:
         """A new release over the API, as `tide deploy --no-wait` does, without the command's start-up."""
         self.write({"made": random.random(), **conduct})
-        with tempfile.TemporaryFile() as archive, client.Client(self.tide.socket, by="ada") as connection:
+        with (
+            tempfile.TemporaryFile() as archive,
+            client.Client(self.tide.socket, on_behalf_of="ada") as connection,
+        ):
             packed = package.pack(self.folder / "dist", archive)
             archive.seek(0)
             connection.upload(iter(lambda: archive.read(1 << 20), b""), digest=packed.digest)
@@ -403,7 +406,7 @@ class App:
 
     def act(self, action: str, environment: str = "production", **body: Any) -> Json:
         """A request over the API."""
-        with client.Client(self.tide.socket, by="ada") as connection:
+        with client.Client(self.tide.socket, on_behalf_of="ada") as connection:
             return connection.act(client.Place(self.name, environment), action, **body)
 
     def events(self, environment: str = "production") -> list[Json]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -47,7 +48,9 @@ class Tide:
     @contextmanager
     def connected(self) -> Iterator[client.Client]:
         """The client of this machine's control plane."""
-        with client.Client(self.home.socket) as connection:
+        # Never an argument: everybody on the machine can read those.
+        token = os.environ.get("TIDEGATE_TOKEN", "").strip()
+        with client.Client(self.home.socket, token=token) as connection:
             yield connection
 
     def manifest(self) -> Manifest:

@@ -52,7 +52,7 @@ class Control:
 
     def connect(self) -> client.Client:
         """A client, to be used as a context manager."""
-        return client.Client(self.home.socket, by="tide demo")
+        return client.Client(self.home.socket, on_behalf_of="tide demo")
 
 
 @contextmanager

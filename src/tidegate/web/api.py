@@ -1,4 +1,4 @@
-"""The JSON API of the control plane, on a Unix socket whose file permissions are the authorisation.
+"""The JSON API of the control plane, behind the gate that proves who asks.
 
 Every change answers with the environment as it stands after the decision; every error is a problem object
 (RFC 9457) made from the exception tree, so that no handler chooses a status of its own.
@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Annotated, Protocol
 
-from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate import errors, manifest, ports
-from tidegate.core import model, requests
+from tidegate.core import model, requests, roles
 from tidegate.core.model import EnvironmentKey
 from tidegate.core.series import rolled_up
 from tidegate.engine import loop, operations, traffic
-from tidegate.web import past, schemas, views
+from tidegate.web import audit, gate, identity, past, schemas, tokens, views
+from tidegate.web.identity import Asking, By, Noting
 
 #: Compressed size above which an upload is refused before it is read.
 UPLOAD_BYTES_MAX = 4 * 1024**3
@@ -73,6 +74,8 @@ class Context:
     """Everything that the handlers use."""
 
     operations: operations.Operations
+    trust: identity.Trust
+    audit: ports.AuditLog
     store: ports.Store
     runtime: ports.Runtime
     content: Content
@@ -151,13 +154,13 @@ def _key(
 
 
 Key = Annotated[EnvironmentKey, Depends(_key)]
-By = Annotated[str, Header(alias="X-Tidegate-By", max_length=100)]
 ENVIRONMENT = "/v1/apps/{app}/environments/{environment}"
 
 
 def create_app(context: Context) -> FastAPI:
     """The application for one control plane."""
     app = FastAPI(title="Tidegate", version=context.version, docs_url=None, redoc_url=None)
+    app.add_middleware(gate.Gate, trust=context.trust, audit=context.audit)
     app.add_exception_handler(errors.TidegateError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     _add_control_plane(app, context)
@@ -165,14 +168,17 @@ def create_app(context: Context) -> FastAPI:
     _add_rollouts(app, context)
     _add_looking(app, context)
     _add_past(app, context)
+    tokens.add(app, context.trust.tokens, context.trust.now)
+    audit.add(app, context.audit)
     return app
 
 
-async def _on_error(_request: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.TidegateError):
         raise error
     answer = errors.problem(error)
-    return JSONResponse(answer, status_code=error.http_status, media_type="application/problem+json")
+    identity.tell(request, answer)
+    return JSONResponse(answer, status_code=error.http_status, media_type=gate.PROBLEM)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -185,13 +191,14 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 def _add_control_plane(app: FastAPI, context: Context) -> None:
     @app.get("/v1/status")
-    def status() -> schemas.ControlPlane:
+    def status(asker: Asking) -> schemas.ControlPlane:
+        seen = [key for key in context.store.environments() if asker.reaches(key.app, key.environment)]
         return schemas.ControlPlane(
             version=context.version,
             home=context.home,
             pid=context.pid,
             listen=f"{context.listening.host}:{context.listening.port}",
-            environments=[_environment(context, key) for key in context.store.environments()],
+            environments=[_environment(context, key) for key in seen],
         )
 
     @app.get("/v1/findings")
@@ -211,7 +218,9 @@ def _add_control_plane(app: FastAPI, context: Context) -> None:
 def _add_releases(app: FastAPI, context: Context) -> None:
     @app.post("/v1/packages", status_code=201)
     async def upload(
-        request: Request, digest: Annotated[str | None, Query(pattern=r"^sha256:[0-9a-f]{64}$")] = None
+        request: Request,
+        note: Noting,
+        digest: Annotated[str | None, Query(pattern=r"^sha256:[0-9a-f]{64}$")] = None,
     ) -> schemas.Package:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             received = 0
@@ -222,6 +231,7 @@ def _add_releases(app: FastAPI, context: Context) -> None:
                 await run_in_threadpool(spool.write, chunk)
             spool.seek(0)
             package = await run_in_threadpool(context.content.add, spool, digest=digest)
+        note.detail = package.digest
         return schemas.Package(digest=package.digest, size_bytes=package.size_bytes, files=package.files)
 
     @app.get("/v1/packages/{digest}")
@@ -229,8 +239,10 @@ def _add_releases(app: FastAPI, context: Context) -> None:
         return {"kept": digest in context.content.digests()}
 
     @app.post("/v1/releases", status_code=201)
-    def add_release(body: NewRelease, by: By = "") -> schemas.Release:
+    def add_release(body: NewRelease, asker: Asking, note: Noting) -> schemas.Release:
         parsed = manifest.parse(body.manifest)
+        note.app, note.detail = parsed.app, body.digest
+        asker.demand(roles.Action.ADD_RELEASE, parsed.app)
         release = model.Release(
             app=parsed.app,
             number=0,
@@ -238,9 +250,11 @@ def _add_releases(app: FastAPI, context: Context) -> None:
             environments=parsed.environments,
             revision=body.revision,
             created_at=context.operations.clock.now(),
-            created_by=by,
+            created_by=asker.by,
         )
-        return views.release(context.operations.add_release(release), kept=True)
+        added = context.operations.add_release(release)
+        note.release = added.number
+        return views.release(added, kept=True)
 
     @app.get("/v1/apps/{app}/releases")
     def releases(app: str, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> list[schemas.Release]:
@@ -266,30 +280,32 @@ def _add_rollouts(app: FastAPI, context: Context) -> None:
         )
 
     @app.post(f"{ENVIRONMENT}/deploy", status_code=202)
-    def deploy(key: Key, body: Deploy, by: By = "") -> schemas.Accepted:
+    def deploy(key: Key, body: Deploy, by: By, note: Noting) -> schemas.Accepted:
+        note.release = body.release
         asked = operations.Asked(by=by, why=body.why, key=body.key)
         return accepted(key, act.deploy(key, body.release, asked, supersede=body.supersede))
 
     @app.post(f"{ENVIRONMENT}/rollback", status_code=202)
-    def rollback(key: Key, body: Rollback, by: By = "") -> schemas.Accepted:
+    def rollback(key: Key, body: Rollback, by: By, note: Noting) -> schemas.Accepted:
+        note.release = body.to
         asked = operations.Asked(by=by, why=body.why, key=body.key)
         decision = act.rollback(key, body.to, asked, canary=body.canary, supersede=body.supersede)
         return accepted(key, decision)
 
     @app.post(f"{ENVIRONMENT}/abort", status_code=202)
-    def abort(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+    def abort(key: Key, body: Steer, by: By) -> schemas.Accepted:
         return accepted(key, act.steer(key, lambda s: requests.abort(s, by=by, rollout=body.rollout)))
 
     @app.post(f"{ENVIRONMENT}/pause", status_code=202)
-    def pause(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+    def pause(key: Key, body: Steer, by: By) -> schemas.Accepted:
         return accepted(key, act.steer(key, lambda s: requests.pause(s, by=by, rollout=body.rollout)))
 
     @app.post(f"{ENVIRONMENT}/resume", status_code=202)
-    def resume(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+    def resume(key: Key, body: Steer, by: By) -> schemas.Accepted:
         return accepted(key, act.steer(key, lambda s: requests.resume(s, by=by, rollout=body.rollout)))
 
     @app.post(f"{ENVIRONMENT}/promote", status_code=202)
-    def promote(key: Key, body: Steer, by: By = "") -> schemas.Accepted:
+    def promote(key: Key, body: Steer, by: By) -> schemas.Accepted:
         return accepted(
             key, act.steer(key, lambda s: requests.promote(s, by=by, full=body.full, rollout=body.rollout))
         )

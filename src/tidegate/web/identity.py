@@ -10,6 +10,7 @@ entry shall say).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,13 +50,31 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "GET /openapi.json": Rule(Action.LOOK, by_handler=True),
     "GET /v1/status": Rule(Action.LOOK, by_handler=True),
     "GET /v1/findings": Rule(Action.LOOK),
+    "GET /v1/audit": Rule(Action.READ_AUDIT, by_handler=True),
+    "GET /v1/audit/verify": Rule(Action.READ_AUDIT),
+    "GET /v1/tokens": Rule(Action.TOKENS),
+    "POST /v1/tokens": Rule(Action.TOKENS),
+    "DELETE /v1/tokens/{name}": Rule(Action.TOKENS),
     "POST /v1/backup": Rule(Action.BACKUP),
     "POST /v1/shutdown": Rule(Action.SHUTDOWN),
     "POST /v1/packages": Rule(Action.UPLOAD, by_handler=True),
     "GET /v1/packages/{digest}": Rule(Action.UPLOAD, by_handler=True),
     "POST /v1/releases": Rule(Action.ADD_RELEASE, by_handler=True),
+    "POST /v1/releases/import": Rule(Action.ADD_RELEASE, by_handler=True),
     f"GET {_APP}/releases": Rule(Action.LOOK),
     f"GET {_APP}/releases/{{number}}": Rule(Action.LOOK),
+    f"GET {_APP}/releases/{{number}}/proof": Rule(Action.UPLOAD),
+    f"POST {_APP}/releases/{{number}}/repair": Rule(Action.UPLOAD),
+    f"GET {_APP}/releases/{{number}}/export": Rule(Action.UPLOAD),
+    f"GET {_ENVIRONMENT}/configuration": Rule(Action.LOOK),
+    f"GET {_ENVIRONMENT}/secrets": Rule(Action.SECRETS),
+    f"PUT {_ENVIRONMENT}/secrets/{{name}}": Rule(Action.SECRETS),
+    f"DELETE {_ENVIRONMENT}/secrets/{{name}}": Rule(Action.SECRETS),
+    f"POST {_ENVIRONMENT}/secrets-key": Rule(Action.SECRETS),
+    "GET /v1/keys": Rule(Action.KEYS),
+    "POST /v1/keys": Rule(Action.KEYS),
+    "POST /v1/keys/rotate": Rule(Action.KEYS),
+    "DELETE /v1/keys/{name}": Rule(Action.KEYS),
     f"POST {_ENVIRONMENT}/deploy": Rule(Action.DEPLOY),
     f"POST {_ENVIRONMENT}/rollback": Rule(Action.ROLLBACK),
     f"POST {_ENVIRONMENT}/abort": Rule(Action.ABORT),
@@ -70,6 +89,18 @@ ROUTES: Final[Mapping[str, Rule]] = {
     f"GET {_ENVIRONMENT}/logs": Rule(Action.READ_LOGS),
     f"GET {_ENVIRONMENT}/rollouts/{{rollout}}/points": Rule(Action.LOOK),
     f"GET {_ENVIRONMENT}/series": Rule(Action.LOOK),
+    "GET /v1/sources": Rule(Action.LOOK, by_handler=True),
+    "GET /v1/pushes": Rule(Action.LOOK, by_handler=True),
+    f"GET {_APP}/source": Rule(Action.LOOK),
+    f"PUT {_APP}/source": Rule(Action.SOURCES),
+    f"DELETE {_APP}/source": Rule(Action.SOURCES),
+    f"POST {_APP}/source/secret": Rule(Action.SOURCES),
+    f"POST {_APP}/source/build": Rule(Action.DEPLOY),
+    f"POST {_APP}/source/check": Rule(Action.LOOK),
+    f"POST {_APP}/source/receive": Rule(Action.DEPLOY),
+    f"GET {_APP}/pushes": Rule(Action.LOOK),
+    f"GET {_APP}/pushes/{{push}}": Rule(Action.LOOK),
+    f"GET {_APP}/pushes/{{push}}/output": Rule(Action.READ_LOGS),
 }
 
 
@@ -166,7 +197,8 @@ class Trust:
                 f"The token {token.name} has expired.",
                 hint="An admin makes another with `tide token create`.",
             )
-        self.tokens.used(token, at=now)
+        with contextlib.suppress(errors.TidegateError):  # a full disk keeps nobody from looking, or aborting
+            self.tokens.used(token, at=now)
         return Asker(name=token.name, role=token.role, scope=token.scope, token_id=token.id)
 
     def _of_peer(self, found: peer.Peer | None) -> Asker:

@@ -327,3 +327,66 @@ class SeriesRow(Answer):
     p50_ms: float | None = Field(description="Median time to the first byte; None: nothing was measured.")
     p90_ms: float | None = Field(description="Its 90th percentile; None: nothing was measured.")
     p99_ms: float | None = Field(description="Its 99th percentile; None: nothing was measured.")
+
+
+class Token(Answer):
+    """What a token allows; its text is shown once, when it is made."""
+
+    id: int = Field(description="Number: no other token ever has it.")
+    name: str = Field(description="As history and audit log show it.")
+    role: str = Field(description="`viewer`, `deployer`, `approver` or `admin`.")
+    environments: list[str] = Field(description="Where: patterns APP/ENV.")
+    created_at: float = Field(description="Unix seconds.")
+    created_by: str = Field(description="Who made it.")
+    expires_at: float | None = Field(description="Unix seconds; None: never.")
+    used_at: float | None = Field(description="Unix seconds of the last use, to the hour; None: never used.")
+    revoked_at: float | None = Field(description="Unix seconds; None: it is not revoked.")
+    revoked_by: str = Field(description="Who revoked it.")
+
+
+class NewToken(Answer):
+    """A token that was made: the only time that its text is shown."""
+
+    token: str = Field(description="Its text, for TIDEGATE_TOKEN.")
+    about: Token = Field(description="What it allows.")
+
+
+class AuditEntry(Answer):
+    """Who did what, or tried to, or what the control plane found."""
+
+    sequence: int = Field(description="Number: 1 is the first, and none is left out in the log itself.")
+    at: float = Field(description="Unix seconds.")
+    by: str = Field(description="Proved name of a user of the machine or of a token; empty: nobody knows.")
+    role: str = Field(description="Of who asked; empty: none was proved.")
+    token: int | None = Field(description="Id of the token that was used.")
+    action: str = Field(description="What was asked for, e.g. `deploy`.")
+    app: str = Field(description="Empty: of no app.")
+    environment: str = Field(description="Empty: of no environment.")
+    release: int | None = Field(description="Number, without the r.")
+    outcome: str = Field(
+        description="`accepted`, `refused`, `found` (by the control plane itself), or `asked`: let in, and "
+        "nobody wrote down how it ended."
+    )
+    reason: str = Field(description="Of a refusal: its stable name.")
+    detail: str = Field(description="A sentence.")
+
+
+class AuditFault(Answer):
+    """Rows of the audit log that are not as they were written."""
+
+    first: int = Field(description="Number of the first row.")
+    last: int = Field(description="Number of the last row.")
+    what: str = Field(
+        description="`changed`, `missing`, `moved`, `cut` (from the end), `checkpoint` (it does not fit), or "
+        "`noted` (the control plane found it before)."
+    )
+    detail: str = Field(description="A sentence.")
+
+
+class AuditProof(Answer):
+    """What walking along the audit log has found."""
+
+    ok: bool = Field(description="Every row is as it was written, and none is missing.")
+    count: int = Field(description="Rows.")
+    head: str = Field(description="Code of the last row: with the count, a checkpoint to keep elsewhere.")
+    faults: list[AuditFault] = Field(description="Empty: all is well.")

@@ -35,7 +35,7 @@ def ended(reason: Reason, detail: str) -> dict[str, Any]:
 
 def explained(rollout: dict[str, Any]) -> list[str]:
     """What `tide deploy` says of it; nobody is asked for logs."""
-    with client.Client(pathlib.Path("nowhere.sock"), by="ada") as nobody:
+    with client.Client(pathlib.Path("nowhere.sock")) as nobody:
         return said(lambda out: release.explain_abort(nobody, NOWHERE, rollout, out))
 
 

@@ -10,16 +10,18 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from tests.support.asking import OWNER, as_user
 from tests.support.builders import KEY, environment, perfect
 from tests.unit.engine.world import Plant
 from tidegate import errors, ports
 from tidegate.core import model, sequential, series
 from tidegate.engine import loop, operations, traffic
+from tidegate.testing.audit import MemoryAudit, MemoryTokens
 from tidegate.testing.fakes import FakeRuntime
 from tidegate.testing.series import MemorySeries
 from tidegate.testing.series_checks import point, row
 from tidegate.testing.vault import MemorySecrets
-from tidegate.web import api, past, views
+from tidegate.web import api, identity, past, views
 
 HERE = "/v1/apps/shop/environments/production"
 NOW = 1_700_000_100
@@ -46,6 +48,8 @@ class Window:
                 origins=cast("ports.Origins", None),
                 wake=lambda: None,
             ),
+            trust=identity.Trust(owner=OWNER, tokens=MemoryTokens(), now=self.plant.world.now),
+            audit=MemoryAudit(),
             store=self.plant.store,
             runtime=FakeRuntime(),
             content=cast("api.Content", None),
@@ -61,7 +65,7 @@ class Window:
             stop=lambda: None,
             stop_apps=lambda: None,
         )
-        self.app = api.create_app(context)
+        self.app = as_user(api.create_app(context))
 
     def view(self, key: model.EnvironmentKey) -> loop.View:
         if key != KEY:
