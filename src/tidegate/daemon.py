@@ -27,20 +27,23 @@ import uvicorn
 import tidegate
 from tidegate import errors, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
+from tidegate.core import model, promotions
 from tidegate.core.model import EnvironmentKey, InstanceGroup
 from tidegate.engine import loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
 from tidegate.store.audit import SqliteAudit
+from tidegate.store.pipelines import SqlitePipelines
 from tidegate.store.secrets import SqliteSecrets
 from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
 from tidegate.store.tokens import SqliteTokens
-from tidegate.vault import admitting
+from tidegate.vault import admitting, proofs
 from tidegate.vault.opened import Vault
 from tidegate.vault.redaction import RedactedRuntime, Redactor
-from tidegate.web import api, audit, identity, peer, views
+from tidegate.web import api, audit, gate, identity, peer, views
+from tidegate.web import vault as vault_routes
 
 LEASE_S: Final = 15.0
 #: How long `tide up` waits for the control plane to answer.
@@ -198,12 +201,14 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
         lease = store.acquire(f"{socket.gethostname()}:{home.root}", ttl_s=LEASE_S)
         content = ContentStore(home.packages)
         vault = _vault(home, store, lease, redactor, clock)
+        audit_key = vault.keys.audit_key()
+        log = SqliteAudit(store, lease, key=audit_key, checkpoint=home.keys / "audit.checkpoint")
         link_ports = tuple(range(*settings.link_ports))
         router = HAProxyRouter(home.router, _router_settings(settings))
         router.start()
         runtime = ProcessRuntime(
             home.instances,
-            content=_admitting(content, vault),
+            content=_admitting(content, vault, log, clock),
             settings=ProcessSettings(
                 run_as=settings.run_as, reserved_ports=frozenset((*link_ports, settings.port))
             ),
@@ -212,8 +217,6 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
         shown = RedactedRuntime(runtime, redactor)
         adapters = loop.Adapters(store=store, runtime=shown, router=router, clock=clock)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
-        audit_key = vault.keys.audit_key()
-        log = SqliteAudit(store, lease, key=audit_key, checkpoint=home.keys / "audit.checkpoint")
         tokens = SqliteTokens(store, lease, key=audit_key)
         kept = SqliteSeries(home.series)
         replays = noise.Noise(kept, clock)
@@ -252,12 +255,30 @@ def _vault(
     return vault
 
 
-def _admitting(content: ContentStore, vault: Vault) -> admitting.Admitting:
-    """What gives out the content of a group, when all is proved."""
+def _admitting(
+    content: ContentStore, vault: Vault, audit_log: ports.Audit, clock: ports.Clock
+) -> admitting.Admitting:
+    """What gives out the content of a group, when all is proved; what is wrong is logged and written down."""
     log = telemetry.logger("vault")
 
     def found(group: InstanceGroup, word: str, sentence: str) -> None:
         log.warning("package", found=word, group=group.id, release=group.release, detail=sentence)
+        entry = ports.AuditEntry(
+            at=clock.now(),
+            by="tidegate",
+            role="",
+            action="start",
+            app=group.key.app,
+            environment=group.key.environment,
+            release=group.release,
+            outcome="found",
+            reason=word,
+            detail=sentence[: gate.DETAIL_MAX],
+        )
+        try:
+            audit_log.append(entry)
+        except errors.TidegateError as error:  # what was found is refused all the same
+            log.warning("finding not in the audit log", detail=str(error))
 
     checks = (admitting.with_provenance(vault.origins.proved_of),)
     return admitting.Admitting(content, checks, found=found)
@@ -300,8 +321,10 @@ def _server(
         stop=plane.request_stop,
         stop_apps=plane.request_stop_everything,
     )
+    app = api.create_app(context)
+    vault_routes.add(app, _vault_parts(plane, context.operations, content))
     config = uvicorn.Config(
-        api.create_app(context),
+        app,
         http=peer.PeerProtocol,
         log_config=None,
         access_log=False,
@@ -309,6 +332,18 @@ def _server(
         timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)
+
+
+def _vault_parts(plane: ControlPlane, act: operations.Operations, content: ContentStore) -> vault_routes.Parts:
+    pipelines = SqlitePipelines(plane.store)
+
+    def passes(release: model.Release) -> list[proofs.Sealed]:
+        found = pipelines.passes(release.app, promotions.identity(release))
+        return [proofs.Sealed(environment=one.environment, envelope=one.seal) for one in found]
+
+    return vault_routes.Parts(
+        vault=plane.vault, store=plane.store, operations=act, content=content, passes=passes
+    )
 
 
 def _back_up(store: SqliteStore, path: Path) -> int:

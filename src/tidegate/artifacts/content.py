@@ -117,6 +117,26 @@ class ContentStore:
                 if not self._is_intact(root_fd, digest):
                     raise _damaged(digest, self._differences(root_fd, digest))
 
+    def verify_archive(self, digest: str) -> None:
+        """Read the kept archive and compare it with its digest: what `repair` and other machines rely on.
+
+        Raises:
+            ArtifactError: it is damaged, or this is no digest.
+            StorageError: it cannot be read.
+            NotFoundError: the package is not on this machine.
+        """
+        archive = self._existing(digest, ARCHIVE)
+        with disk.storage_errors("check the archive of the package in", archive):
+            with archive.open("rb") as stream:
+                reader = ArchiveReader(transport.inflate(stream, self._limits), self._limits)
+                for _ in reader.members():
+                    pass  # what is not read is hashed all the same
+            if reader.package.digest != digest:
+                raise ArtifactError(
+                    f"The archive of {digest} holds another package: {reader.package.digest}.",
+                    hint="Remove the package, and deploy its source again.",
+                )
+
     def repair(self, digest: str) -> None:
         """Unpack the kept archive again, beside a damaged tree, and put it in its place.
 

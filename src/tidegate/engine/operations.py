@@ -73,10 +73,16 @@ class Operations:
 
         Raises NotFoundError, SealError.
         """
+        return self.import_release(release, lambda added: self.origins.sign(added, origin))
+
+    def import_release(
+        self, release: model.Release, prove: Callable[[model.Release], None]
+    ) -> model.Release:
+        """The same of a release whose provenance was signed elsewhere: `prove` keeps it."""
         if release.digest not in self.content.digests():
             raise errors.NotFoundError(f"The package {release.digest} is not here.", hint="Upload it first.")
         added = self.store.add_release(self.lease, release)
-        self.origins.sign(added, origin)
+        prove(added)
         self.content.collect(self._kept())
         return added
 

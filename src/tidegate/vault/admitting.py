@@ -14,7 +14,7 @@ proves provenances, the daemon hears the findings and writes them into the audit
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -119,10 +119,15 @@ def admitted(seals: ports.Seals, group: model.InstanceGroup) -> None:
         "release": group.release,
         "digest": group.digest,
     }
-    wrong = [what for what, value in wanted.items() if claims.get(what) != value]
+    wrong = differences(claims, wanted)
     if wrong:
-        said = ", ".join(f"{what} {str(claims.get(what))[:80]}" for what in wrong)
         raise errors.SealError(
-            f"{name}: the one that it shows is for {said}. Somebody changed the database.",
+            f"{name}: the one that it shows is for {wrong}. Somebody changed the database.",
             hint=origins.RESTORE,
         )
+
+
+def differences(claims: ports.Claims, wanted: Mapping[str, object]) -> str:
+    """What a statement says instead of what was wanted, in words; empty if it says just that."""
+    wrong = [what for what, value in wanted.items() if claims.get(what) != value]
+    return ", ".join(f"{what} {str(claims.get(what))[:80]}" for what in wrong)

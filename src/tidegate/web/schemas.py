@@ -390,3 +390,85 @@ class AuditProof(Answer):
     count: int = Field(description="Rows.")
     head: str = Field(description="Code of the last row: with the count, a checkpoint to keep elsewhere.")
     faults: list[AuditFault] = Field(description="Empty: all is well.")
+
+
+class SecretUser(Answer):
+    """A release that runs with a version of a secret."""
+
+    release: int = Field(description="Number, without the r.")
+    role: str = Field(description="live, incoming, standby or retiring.")
+    version: int = Field(description="Of the secret.")
+
+
+class SecretVersion(Answer):
+    """One version of a secret, without its value."""
+
+    version: int = Field(description="From 1; never given again.")
+    at: float = Field(description="When it was set, in Unix seconds.")
+    by: str = Field(description="Who set it.")
+
+
+class Secret(Answer):
+    """A secret of an environment, without its values."""
+
+    name: str = Field(description="Of the variable.")
+    versions: list[SecretVersion] = Field(description="Oldest first; the last is what the next deploy gets.")
+    users: list[SecretUser] = Field(description="What runs with it now.")
+
+
+class SecretChange(Answer):
+    """What became of a secret that was set or removed."""
+
+    name: str = Field(description="Of the variable.")
+    version: int | None = Field(description="That was set; None: all were removed.")
+    outdated: list[SecretUser] = Field(description="What goes on with another version until it is deployed.")
+    redacted: bool = Field(description="It is long enough to be found and hidden in what is shown.")
+
+
+class SecretsSealed(Answer):
+    """An environment's secrets were sealed with a new key."""
+
+    versions: int = Field(description="How many values that were.")
+
+
+class Variable(Answer):
+    """One variable of an environment's configuration."""
+
+    name: str = Field(description="Of the variable.")
+    value: str = Field(description="Its value.")
+
+
+class SecretUsed(Answer):
+    """A secret that a release is given."""
+
+    name: str = Field(description="Of the variable.")
+    version: int | None = Field(description="That it runs with, or would be given; None: it is not set.")
+    as_file: bool = Field(description="Its value is in a file, whose path is in `NAME_FILE`.")
+
+
+class Configuration(Answer):
+    """What a release is configured with in an environment."""
+
+    environment: str = Field(description="Its name.")
+    release: int = Field(description="Number, without the r.")
+    live: bool = Field(description="It is what runs there; false: what would, if that release were deployed.")
+    config: list[Variable] = Field(description="Sorted by name.")
+    secrets: list[SecretUsed] = Field(description="Sorted by name.")
+
+
+class Key(Answer):
+    """A public key that proves statements."""
+
+    id: str = Field(description="SHA-256 of the key, as hexadecimal digits.")
+    name: str = Field(description="`own`, or what it is trusted as.")
+    own: bool = Field(description="Of this control plane.")
+    in_use: bool = Field(description="New statements are signed with it.")
+    pem: str = Field(description="The key itself, to be trusted elsewhere.")
+
+
+class Proof(Answer):
+    """What can be proved of a release."""
+
+    release: int = Field(description="Number, without the r.")
+    ok: bool = Field(description="All of it is well.")
+    findings: list[Finding] = Field(description="Each point.")
