@@ -120,7 +120,7 @@ def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
     Not while the runtime is unseen: a greater fence can also mean that a backup was restored, which only the
     placements of what runs can tell; a route of yesterday would then be forced upon today's instances. For
     the same reason a greater fence that serves somebody stays in force until the release that would be put
-    back can serve.
+    back can serve, and the addresses of what does not run are forgotten: they may be others' by now.
     """
     routes, groups, live = observed.routes, observed.groups, state.live
     held = routes.route if routes and groups is not None else None
@@ -129,6 +129,8 @@ def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
     newer = held.fence > state.route.fence and _serves(held, routes)
     if newer and live is not None and groups is not None and placements.service_without_ready(live, groups):
         return Outcome(state=state)
+    if groups is not None and held.fence > state.route.fence:
+        state = placements.without_lost_addresses(state, groups)
     fenced = replace(state.route, fence=held.fence)
     event = Event(
         reason=Reason.CORRECTED,

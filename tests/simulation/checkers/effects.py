@@ -1,6 +1,6 @@
 """What is done to the world, and when.
 
-ACTED-TWICE, NAMES, ORDER, LINKS, TRAFFIC-ON-STOPPED, CUT-SESSIONS, WENT-BACK.
+ACTED-TWICE, NAMES, ORDER, LINKS, TRAFFIC-ON-STOPPED, CUT-SESSIONS, WENT-BACK, STRANGER.
 
 Excuses:
 - ORDER of starts: readiness in the very look that the step rests on (`World.seen`) counts, however old that
@@ -9,6 +9,8 @@ Excuses:
 - ORDER of starts and stops: an effect that lands late was right when it was sent;
 - WENT-BACK: until the acting process is shown an instance that the state does not know, or a state that says
   so is committed, nobody can know that it is old; an effect that lands late was sent before;
+- STRANGER (the router is given an address at which somebody else listens): in a restored backup, one at which
+  a look since then has shown the placement's own instance; looks may lag, and what is down keeps its address;
 - NAMES: a restored backup has forgotten which ids were given out;
 - CUT-SESSIONS: none; a drain ends when its time has truly passed without a new request, or with no session.
 """
@@ -28,12 +30,19 @@ class EffectChecker(Checker):
         self._digests: dict[tuple[model.EnvironmentKey, int], str] = {}
         self._servers: dict[tuple[model.EnvironmentKey, str], tuple[int, str, int]] = {}
         self._routed_at: dict[tuple[model.EnvironmentKey, int], float] = {}
+        self._seen_at: set[tuple[model.EnvironmentKey, int, int]] = set()
+        """Placements and ports that looks have shown since a backup was restored."""
 
     def on_tick(self) -> None:
         now = self.world.now
         for key in self.world.keys:
             self._note_routed(key, now)
             self._check_counts(key)
+
+    def on_look(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
+        if self.world.restored:
+            for group in self.world.seen(key).groups or ():
+                self._seen_at |= {(key, group.placement, each.port) for each in group.instances if each.port}
 
     def _note_routed(self, key: model.EnvironmentKey, now: float) -> None:
         route = self.world.router.route(key)
@@ -168,6 +177,18 @@ class EffectChecker(Checker):
                 known = self._servers.setdefault((key, f"{backend.service}/{server.name}"), identity)
                 if known != identity and not self.world.restored:
                     raise Violation("NAMES", f"{key}: server {server.name} is used again")
+        if after is not None and after.fence == command.route.fence and not self.world.landing_late:
+            self._check_strangers(key)
+
+    def _check_strangers(self, key: model.EnvironmentKey) -> None:
+        for name in self.world.router.server_names(key):
+            placement, _, port = (int(part) for part in name.removeprefix("p").split("-"))
+            owner = self.world.runtime.owner(port)
+            if owner is None or (key, placement, port) in self._seen_at:
+                continue
+            group = self.world.runtime.group(owner[0])
+            if (group.key, group.placement) != (key, placement):
+                raise Violation("STRANGER", f"{key}: at {name} listens {owner[0]}")
 
 
 def _is_ready(instances: tuple[model.InstanceStatus, ...]) -> bool:

@@ -17,6 +17,7 @@ from tests.support.builders import (
     with_groups,
     with_instances,
     with_routes,
+    without_groups,
 )
 from tidegate.core import advance
 from tidegate.core.model import Endpoint, Observation, Phase, Reason, Role, Route, RuntimeState
@@ -202,3 +203,25 @@ def test_greater_fence_that_serves_stays_until_the_live_release_can_serve() -> N
     down = with_instances(newer, placed(state, "r1"), "web", ready=False)
     assert advance.advance(state, down, 1.0).state.route == state.route
     assert advance.advance(state, newer, 1.0).state.route.fence == fence + 1
+
+
+def test_state_older_than_the_route_forgets_the_addresses_of_what_does_not_run() -> None:
+    """Since a backup was made others may have been given them; in daily life what is down keeps its own."""
+    state = environment().live("r1").incoming("r2").state
+    seen = without_groups(perfect(state), placed(state, "r2"))
+    newer = with_routes(seen, route=replace(state.route, fence=state.route.fence + 5))
+    after = advance.advance(state, newer, 0.0).state
+    assert placed(after, "r2").endpoints == ()
+    assert placed(after, "r1").endpoints == placed(state, "r1").endpoints
+    assert advance.advance(state, seen, 0.0).state.placements == state.placements
+
+
+def test_state_older_than_the_route_keeps_the_addresses_of_what_runs_there() -> None:
+    """An instance that is between two starts has no port to show, and comes back at the same place."""
+    state = environment().live("r1").retiring("r0").state
+    theirs = replace(state.route, fence=state.route.fence + 5)
+    seen = with_routes(perfect(state), route=theirs)
+    between = with_instances(seen, placed(state, "r1"), "web", ready=None, port=None)
+    assert advance.advance(state, between, 0.0).state.placements == state.placements
+    moved = with_instances(seen, placed(state, "r0"), "web", port=4711)
+    assert placed(advance.advance(state, moved, 0.0).state, "r0").endpoints == ()
