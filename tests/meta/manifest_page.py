@@ -12,15 +12,16 @@ import pathlib
 
 from pydantic.fields import FieldInfo
 
-from tidegate.manifest import checking, definition
+from tidegate.manifest import checking, definition, gate_sections
 from tidegate.manifest.reading import BYTES_MAX
+from tidegate.manifest.section import Section
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "manifest.md"
 EXAMPLES = ROOT / "docs" / "reference" / "manifest"
 
 #: Where each section stands in a file, in the order of the page.
-SECTIONS: dict[str, type[definition.Section]] = {
+SECTIONS: dict[str, type[Section]] = {
     "": definition.ManifestSection,
     "artifact": definition.ArtifactSection,
     "services.*": definition.ServiceSection,
@@ -32,6 +33,10 @@ SECTIONS: dict[str, type[definition.Section]] = {
     "environments.*.strategy.canary.steps[]": definition.StepSection,
     "environments.*.services.*": definition.OverrideSection,
     "environments.*.analysis": definition.AnalysisSection,
+    "environments.*.verify": gate_sections.VerifySection,
+    "environments.*.verify.smoke[]": gate_sections.SmokeSection,
+    "environments.*.approve": gate_sections.ApproveSection,
+    "environments.*.freeze[]": gate_sections.FreezeSection,
 }
 
 _HEAD = """\
@@ -57,6 +62,7 @@ _VALUES = f"""\
 | name | small letter, then small letters, digits and `-`, at most 40 | `Web`, `my_app` |
 | `run`, `command` | one string, split into words as a shell does, or a list of words | `a && b`: no shell |
 | `build` | one line for the shell, `make deps && make dist` | a list |
+| moment | `fri 16:00`, in each week; `2026-12-20 16:00`, once; without a time: as it begins | `16:00` |
 | host | `shop.example.com`; `"*"`, in quotes: every host that nobody else has | `https://shop.example.com/` |
 
 YAML's guesses do not apply: a value is what its key says. Under `config` every value is the text that is
@@ -79,6 +85,12 @@ and tags may not. A file has at most {BYTES_MAX >> 20} MiB.
 - Without `strategy`, the last environment and one named `production` or `prod` get a canary, the others a
   switch.
 - `analysis` of an environment wins over that at the top of the file key by key.
+- `verify` of an environment replaces that at the top of the file. It has `run`, `smoke` or both; a service
+  that is asked exists and has a port.
+- A window of `freeze` begins and ends by the same kind of moment; by dates it ends after it begins, in the
+  week it may go over the week's end.
+- `secrets` keep the rules of `config`, and a name stands in one of the two. A secret that is a file takes two
+  names: its own, and `<NAME>_FILE`.
 - Without `environments`, there is one: `production`.
 """
 
@@ -99,9 +111,9 @@ def _example(path: pathlib.Path) -> str:
     return f"```yaml\n{path.read_text()}```\n"
 
 
-def _section(where: str, section: type[definition.Section]) -> str:
+def _section(where: str, section: type[Section]) -> str:
     title = f"`{where}`" if where else "The top of the file"
-    rows = "\n".join(_row(name, field) for name, field in section.model_fields.items())
+    rows = "\n".join(_row(name, field) for name, field in section.by_key().items())
     doc = (section.__doc__ or "").replace("\n    ", "\n").strip()
     return f"### {title}\n\n{doc}\n\n| key | default | meaning | examples |\n|---|---|---|---|\n{rows}\n"
 
@@ -109,7 +121,7 @@ def _section(where: str, section: type[definition.Section]) -> str:
 def _row(name: str, field: FieldInfo) -> str:
     if field.is_required():
         default = "**required**"
-    elif field.default in (None, [], {}):
+    elif field.default in (None, [], {}, ""):
         default = ""
     else:
         default = f"`{_as_yaml(field.default)}`"
@@ -133,7 +145,7 @@ def _later() -> str:
     )
 
 
-def section_of(where: str) -> type[definition.Section]:
+def section_of(where: str) -> type[Section]:
     """The section that the parser uses at this place: what SECTIONS must say."""
     keys: list[str | int] = []
     for part in where.split(".") if where else []:

@@ -11,6 +11,7 @@ import pytest
 from tests.meta import manifest_page
 from tidegate import manifest
 from tidegate.manifest import definition
+from tidegate.manifest.section import Section
 
 DOCS: Final = manifest_page.ROOT / "docs"
 #: What a recipe leaves out, because it is about something else.
@@ -28,7 +29,7 @@ def test_page_is_in_step() -> None:
 
 def test_every_section_is_on_the_page() -> None:
     """No section of the definition is missing from the page."""
-    assert set(manifest_page.SECTIONS.values()) == set(definition.Section.__subclasses__())
+    assert set(manifest_page.SECTIONS.values()) == set(Section.__subclasses__())
 
 
 @pytest.mark.parametrize("where", manifest_page.SECTIONS)
@@ -46,7 +47,7 @@ def test_examples_are_valid(path: pathlib.Path) -> None:
 def test_every_key_is_in_an_example() -> None:
     """Each key of the definition is used in an annotated example, so that the page shows it at work."""
     text = "".join(path.read_text() for path in manifest_page.examples_in_order())
-    keys = {key for section in manifest_page.SECTIONS.values() for key in section.model_fields}
+    keys = {key for section in manifest_page.SECTIONS.values() for key in section.by_key()}
     assert [key for key in sorted(keys) if f"{key}:" not in text] == []
 
 

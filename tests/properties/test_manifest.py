@@ -59,6 +59,16 @@ KEYS = st.sampled_from(
         "margin",
         "max_p99",
         "secrets",
+        "verify",
+        "smoke",
+        "service",
+        "soak",
+        "approve",
+        "roles",
+        "freeze",
+        "from",
+        "until",
+        "zone",
         "image",
         "<<",
         "web",
@@ -68,7 +78,10 @@ KEYS = st.sampled_from(
     ]
 ) | st.text(max_size=8)
 VALUES = st.sampled_from(
-    ["x", "~", "no", "1", "0.5%", "30s", "512MB", "*", "/up", "switch", "manual", "true", "web", "a b && c"]
+    [
+        *("x", "~", "no", "1", "0.5%", "30s", "512MB", "*", "/up", "switch", "manual", "true", "web"),
+        *("a b && c", "off", "fri 16:00", "mon", "2026-12-20 16:00", "2026-12-20", "UTC", "file", "admin"),
+    ]
 ) | st.text(max_size=12)
 TREES = st.recursive(
     VALUES | st.integers() | st.floats() | st.booleans() | st.none(),
@@ -122,8 +135,11 @@ def _json(file: Any) -> str:
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
 VARIABLES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
-    lambda name: name != "PORT" and not name.startswith("TIDEGATE_") and not name.endswith("_URL")
+    lambda name: (
+        name != "PORT" and not name.startswith(("TIDEGATE_", "SECRET_")) and not name.endswith("_URL")
+    )
 )
+SECRETS = st.from_regex(r"SECRET_[A-Z]{1,8}", fullmatch=True)
 # JSON is YAML but for half letters, which it writes for those beyond 16 bits, and raw control characters.
 TEXTS = st.text(
     st.characters(
@@ -165,6 +181,39 @@ ANALYSES = st.sampled_from(["on", "off"]) | st.fixed_dictionaries(
         "warmup_requests": st.integers(0, 1_000),
     },
 )
+MINUTES = st.integers(0, 1439).map(lambda minutes: f"{minutes // 60}:{minutes % 60:02}")
+DAYS = st.sampled_from(["mon", "tue", "wed", "thu", "fri", "sat", "sun"])
+MOMENTS = st.one_of(
+    st.tuples(st.builds("{} {}".format, DAYS, MINUTES), st.builds("{} {}".format, DAYS, MINUTES)).filter(
+        lambda pair: pair[0] != pair[1]
+    ),
+    st.tuples(MINUTES, MINUTES).map(lambda pair: (f"2026-02-28 {pair[0]}", f"2026-03-01 {pair[1]}")),
+)
+FREEZES = st.builds(
+    lambda pair, zone, why: {"from": pair[0], "until": pair[1], "zone": zone, "why": why},
+    MOMENTS,
+    st.sampled_from(["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"]),
+    st.text("abc ", max_size=9),
+)
+GATES: dict[str, st.SearchStrategy[Any]] = {
+    "verify": st.just("off")
+    | WORDS
+    | st.fixed_dictionaries({"run": WORDS}, optional={"timeout": st.sampled_from(["100ms", "5m", "1d"])}),
+    "soak": DURATIONS,
+    "approve": st.just("manual")
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "count": st.integers(1, 20),
+            "roles": st.sampled_from(["approver", "admin", ["admin", "approver"]]),
+            "expires": st.integers(1, 365).map("{}d".format),
+            "not_by_requester": st.booleans(),
+        },
+    ),
+    "freeze": st.lists(FREEZES, max_size=3),
+    "secrets": st.lists(SECRETS, max_size=4, unique=True)
+    | st.dictionaries(SECRETS, st.sampled_from(["file", "variable"]), max_size=4),
+}
 SHARES = st.lists(st.integers(1, FULL_EXPOSURE - 1), min_size=1, max_size=5, unique=True).map(sorted)
 
 
@@ -228,6 +277,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
                     "keep_warm": DURATIONS,
                     "analysis": ANALYSES,
                     "config": st.dictionaries(VARIABLES, TEXTS, max_size=4),
+                    **GATES,
                 },
             )
         )
@@ -255,6 +305,7 @@ def test_valid_files_mean_what_they_say(file: dict[str, Any]) -> None:
         assert {service.name for service in environment.services} == set(file["services"])
         assert environment.analysis.enabled == _judged(written.get("analysis", {}), file["analysis"])
         _services_as_written(environment, file["services"])
+        _gates_as_written(environment, written)
         _ends_with_everybody(environment)
 
 
@@ -280,6 +331,22 @@ def _services_as_written(environment: EnvironmentSpec, written: dict[str, Any]) 
         assert all(environment.service(need) for need in service.needs)
         assert all(needed.serves for need in service.needs if (needed := environment.service(need)))
         seen.add(service.name)
+
+
+def _gates_as_written(environment: EnvironmentSpec, written: dict[str, Any]) -> None:
+    verify = written.get("verify", "off")
+    if verify == "off":
+        assert environment.verify is None
+    else:
+        assert environment.verify is not None
+        assert environment.verify.run == tuple(verify if isinstance(verify, list) else verify["run"])
+    assert (environment.approvals is not None) is ("approve" in written)
+    assert [freeze.zone for freeze in environment.freezes] == [f["zone"] for f in written.get("freeze", [])]
+    assert all((freeze.weekly is None) is (freeze.dates is not None) for freeze in environment.freezes)
+    secrets = written.get("secrets", {})
+    files = {name for name, form in secrets.items() if form == "file"} if isinstance(secrets, dict) else set()
+    assert [use.name for use in environment.secrets] == sorted(secrets)
+    assert {use.name for use in environment.secrets if use.as_file} == files
 
 
 def _ends_with_everybody(environment: EnvironmentSpec) -> None:

@@ -9,7 +9,8 @@ makes the parser, the editors' schema and the reference page.
 
 Neighbours: `cli` loads, `web` parses what a client sends, `engine` runs the environments.
     reading     text -> keys and scalars with their places      scalars    what one value means
-    definition  all keys                                        checking   everything that is wrong
+    definition, section, gate_sections   all keys               checking   everything that is wrong
+    gate_values   what one value of a gate means                gates      of a gate, to the core's values
     resolving   defaults and overrides -> environments          schema, starter   what is made from it
 """
 
@@ -113,7 +114,7 @@ def parse(text: str) -> Manifest:
     definition, faults = check(document)
     everything = [*document.faults[:FAULTS_MAX], *faults]
     if definition is not None:
-        everything += _faults_between_values(document.root, definition)
+        everything += _faults_between_values(document.root, definition, everything)
     if definition is None or everything:
         raise ManifestError(_problems(everything))
     return Manifest(
@@ -124,12 +125,16 @@ def parse(text: str) -> Manifest:
     )
 
 
-def _faults_between_values(root: reading.Mapping, definition: ManifestSection) -> list[PlacedFault]:
+def _faults_between_values(
+    root: reading.Mapping, definition: ManifestSection, before: list[PlacedFault]
+) -> list[PlacedFault]:
     """None if no service was written: every mention of one would be reported."""
     _, services = root.entries.get("services", (None, None))
     if not isinstance(services, reading.Mapping) or not services.entries:
         return []
-    found = islice(resolving.faults(definition, frozenset(services.entries)), FAULTS_MAX)
+    certain = not any("services" in placed.fault.where for placed in before)
+    faults = resolving.faults(definition, frozenset(services.entries), certain=certain)
+    found = islice(faults, FAULTS_MAX)
     return [PlacedFault(place=reading.locate(root, fault.where), fault=fault) for fault in found]
 
 

@@ -20,12 +20,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tidegate.core.spec import Fault, Where, suggestion
-from tidegate.manifest.definition import ELSEWHERE, ManifestSection, Section
+from tidegate.manifest.definition import ELSEWHERE, ManifestSection
 from tidegate.manifest.reading import Document, Mapping, PlacedFault, Scalar, as_values, exists, locate
 from tidegate.manifest.scalars import Mistake
+from tidegate.manifest.section import Section
 
 #: More mistakes than these are counted, not spelled out: a file of another program has thousands.
 FAULTS_MAX: Final = 100
@@ -137,17 +139,22 @@ def _fault(detail: ErrorDetails, root: Mapping, written: Any) -> Fault:
         hint = "each name on a line of its own below it"
         return Fault(where=where, message=f"should be a mapping of names, not {found}", hint=hint)
     if kind == "tuple_type":
-        return Fault(where=where, message=f"should be a list, not {found}", hint="for example [5%, 50%]")
+        example = (_field(where).examples or [""])[0]
+        return Fault(where=where, message=f"should be a list, not {found}", hint=f"for example {example}")
     if kind == "too_short":
         return Fault(where=where, message="is empty: it should have at least one")
     if kind == "too_long":
         return Fault(where=where, message=f"has too many: at most {detail['ctx']['max_length']}")
-    hint = f"write keys such as {next(iter(section_at(where).model_fields))}: below it"
+    hint = f"write keys such as {next(iter(section_at(where).by_key()))}: below it"
     return Fault(where=where, message=f"should be a mapping, not {found}", hint=hint)
 
 
+def _field(where: Where) -> FieldInfo:
+    return section_at(where[:-1]).by_key()[str(where[-1])]
+
+
 def _missing(where: Where) -> Fault:
-    field = section_at(where[:-1]).model_fields[str(where[-1])]
+    field = _field(where)
     example = (field.examples or [""])[0]
     hint = f"{_first_sentence(field.description or '')}, for example {where[-1]}: {example}"
     return Fault(where=where, message="is missing", hint=hint)
@@ -163,9 +170,9 @@ def _unknown(where: Where) -> Fault:
     if key == "<<":
         hint = "keys cannot be merged: write them out, or use an alias for a whole value"
         return Fault(where=where, message=message, hint=hint)
-    if close := suggestion(key, section.model_fields):
+    if close := suggestion(key, section.by_key()):
         return Fault(where=where, message=message, hint=f"did you mean {close}?")
-    known = ", ".join([*section.model_fields][:_KEYS_SHOWN_MAX])
+    known = ", ".join([*section.by_key()][:_KEYS_SHOWN_MAX])
     return Fault(where=where, message=message, hint=f"known here: {known}")
 
 
@@ -200,7 +207,7 @@ def section_at(where: Iterable[str | int]) -> type[Section]:
     hint: Any = current
     for key in where:
         if isinstance(hint, type) and issubclass(hint, Section):
-            field = hint.model_fields.get(str(key))
+            field = hint.by_key().get(str(key))
             hint = None if field is None else _inner(field.annotation)
         else:
             hint = _element(hint)

@@ -15,6 +15,7 @@ from tidegate.core import spec, strategy
 from tidegate.core.model import Check, CheckKind, EnvironmentSpec, Limits, ServiceSpec, Stage, Strategy
 from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.spec import DeclaredService, Fault, HostClaim
+from tidegate.manifest import gates
 from tidegate.manifest.definition import (
     AnalysisSection,
     CanarySection,
@@ -34,8 +35,11 @@ def pipeline(definition: ManifestSection) -> dict[str, EnvironmentSection]:
     return definition.environments or {ONLY_ENVIRONMENT: EnvironmentSection()}
 
 
-def faults(definition: ManifestSection, known: frozenset[str]) -> Iterator[Fault]:
-    """What is wrong between values. `known`: names of all services that were written."""
+def faults(definition: ManifestSection, known: frozenset[str], *, certain: bool) -> Iterator[Fault]:
+    """What is wrong between values. `known`: names of all services that were written.
+
+    `certain`: nothing was cut out of the services because it was wrong alone.
+    """
     services = declared(definition)
     needed = spec.needed_names(services)
     yield from spec.service_faults(services, known)
@@ -46,6 +50,7 @@ def faults(definition: ManifestSection, known: frozenset[str]) -> Iterator[Fault
         if environment.strategy and environment.strategy.canary:
             shares = [step.share for step in environment.strategy.canary.steps]
             yield from spec.share_faults(("environments", name, "strategy", "canary", "steps"), shares)
+    yield from gates.faults(definition, pipeline(definition), services, known, certain=certain)
 
 
 def _override_faults(name: str, environment: EnvironmentSection, known: frozenset[str]) -> Iterator[Fault]:
@@ -123,22 +128,28 @@ def _environment(
     services: Iterable[DeclaredService],
     chosen: Strategy,
 ) -> EnvironmentSpec:
-    services = tuple(services)
-    needed = spec.needed_names(services)
+    declarations = tuple(services)
+    needed = spec.needed_names(declarations)
+    running = tuple(
+        _service(
+            service,
+            definition.services[service.name],
+            environment.services.get(service.name, OverrideSection()),
+            needed,
+        )
+        for service in declarations
+    )
     return EnvironmentSpec(
-        services=tuple(
-            _service(
-                service,
-                definition.services[service.name],
-                environment.services.get(service.name, OverrideSection()),
-                needed,
-            )
-            for service in services
-        ),
+        services=running,
         strategy=chosen,
         config=tuple(sorted(environment.config.items())),
         keep_warm_s=environment.keep_warm,
         analysis=_analysis(definition.analysis, environment.analysis),
+        secrets=gates.secrets(environment),
+        verify=gates.verify(definition, environment, running),
+        soak_s=environment.soak,
+        approvals=gates.approvals(environment),
+        freezes=gates.freezes(environment),
     )
 
 

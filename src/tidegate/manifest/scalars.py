@@ -7,7 +7,7 @@ example, and never a word of the library.
 Invariants: what comes out is safe to hand on: bounded in length and in value, free of NUL and of half
 characters, hosts and paths made only of letters that a proxy's configuration cannot misread.
 
-Neighbours: `reading` makes the scalars, `definition` uses these types.
+Neighbours: `reading` makes the scalars, `definition` uses these types, `gate_values` has more of them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Mistake(ValueError):
         self.message, self.hint = message, hint
 
 
-def _kind(read: Callable[[Any], _Value], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
+def kind(read: Callable[[Any], _Value], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
     """How pydantic reads a kind of value, and how an editor's schema shows it."""
     return PlainValidator(read), WithJsonSchema(schema)
 
@@ -92,20 +92,22 @@ def text_of(value: Any, wanted: str) -> str:
     return value.text
 
 
-def _not_this(wanted: str, text: str) -> Mistake:
-    return Mistake(f"should be {wanted}, not {shortened(text)!r}")
+def not_this(wanted: str, text: str, hint: str = "") -> Mistake:
+    """What is wrong with a text that is of no known form."""
+    return Mistake(f"should be {wanted}, not {shortened(text)!r}", hint)
 
 
-def _matched(value: Any, pattern: str, wanted: str) -> str:
+def matched(value: Any, pattern: str, wanted: str) -> str:
+    """The text, if it is of this form."""
     text = text_of(value, wanted)
     if not re.fullmatch(pattern, text, re.ASCII):
-        raise _not_this(wanted, text)
+        raise not_this(wanted, text)
     return text
 
 
-def _unquoted(value: Any, pattern: str, wanted: str) -> str:
+def unquoted(value: Any, pattern: str, wanted: str) -> str:
     """Numbers and true/false: in quotes they are text, for every other program that reads the file."""
-    text = _matched(value, pattern, wanted)
+    text = matched(value, pattern, wanted)
     if isinstance(value, Scalar) and not value.plain:
         raise Mistake(f"should be {wanted}, without quotes")
     return text
@@ -119,20 +121,21 @@ def _number_and_unit(text: str) -> tuple[Decimal, str]:
 # --- time, size, share -----------------------------------------------------------------------------
 
 
-def _seconds(value: Any, wanted: str) -> float:
-    number, unit = _number_and_unit(_matched(value, _DURATION_PATTERN, wanted))
+def duration_s(value: Any, wanted: str) -> float:
+    """Of a number and its unit."""
+    number, unit = _number_and_unit(matched(value, _DURATION_PATTERN, wanted))
     return float(number * _SECONDS[unit])
 
 
 def _duration(value: Any) -> float:
-    seconds = _seconds(value, "a duration such as 500ms, 30s, 2m, 1h or 1d")
+    seconds = duration_s(value, "a duration such as 500ms, 30s, 2m, 1h or 1d")
     if seconds > DURATION_S_MAX:
         raise Mistake("should be at most 365d")
     return seconds
 
 
 def _check_time(value: Any) -> float:
-    seconds = _seconds(value, "a duration such as 500ms, 2s or 1m")
+    seconds = duration_s(value, "a duration such as 500ms, 2s or 1m")
     if not CHECK_S_MIN <= seconds <= DAY_S:
         raise Mistake("should be between 100ms and 1d")
     return seconds
@@ -142,14 +145,14 @@ def _hold(value: Any) -> float | None:
     """Seconds; None: until somebody promotes."""
     if text_of(value, "a duration such as 2m, or manual") == "manual":
         return None
-    seconds = _seconds(value, "a duration such as 2m, or manual")
+    seconds = duration_s(value, "a duration such as 2m, or manual")
     if seconds > DURATION_S_MAX:
         raise Mistake("should be at most 365d", "manual waits until somebody promotes")
     return seconds
 
 
 def _memory(value: Any) -> int:
-    number, unit = _number_and_unit(_matched(value, _SIZE_PATTERN, "a size such as 512MB or 1GiB"))
+    number, unit = _number_and_unit(matched(value, _SIZE_PATTERN, "a size such as 512MB or 1GiB"))
     size_bytes = int(number * _BYTES[unit])
     if size_bytes < MEMORY_BYTES_MIN:
         raise Mistake("should be at least 1MB")
@@ -159,29 +162,31 @@ def _memory(value: Any) -> int:
 def _share(value: Any) -> int:
     """Basis points."""
     wanted = "a percentage such as 5% or 0.5%, in steps of 0.01%"
-    number, _ = _number_and_unit(_matched(value, _SHARE_PATTERN, wanted))
+    number, _ = _number_and_unit(matched(value, _SHARE_PATTERN, wanted))
     share_bps = int(number * 100)
     if not 1 <= share_bps <= FULL_EXPOSURE:
         raise Mistake("should be at least 0.01% and less than 100%")
     return share_bps
 
 
-_DURATION_SCHEMA: Final = {"type": "string", "pattern": _DURATION_PATTERN}
+DURATION_SCHEMA: Final = {"type": "string", "pattern": _DURATION_PATTERN}
 _SHARE_SCHEMA: Final = {"type": "string", "pattern": _SHARE_PATTERN}
 
-Duration = Annotated[float, *_kind(_duration, _DURATION_SCHEMA)]
-CheckTime = Annotated[float, *_kind(_check_time, _DURATION_SCHEMA)]
-Hold = Annotated[float | None, *_kind(_hold, {"type": "string", "pattern": rf"^manual$|{_DURATION_PATTERN}"})]
-Memory = Annotated[int, *_kind(_memory, {"type": "string", "pattern": _SIZE_PATTERN})]
-Share = Annotated[int, *_kind(_share, _SHARE_SCHEMA)]
+Duration = Annotated[float, *kind(_duration, DURATION_SCHEMA)]
+CheckTime = Annotated[float, *kind(_check_time, DURATION_SCHEMA)]
+Hold = Annotated[float | None, *kind(_hold, {"type": "string", "pattern": rf"^manual$|{_DURATION_PATTERN}"})]
+Memory = Annotated[int, *kind(_memory, {"type": "string", "pattern": _SIZE_PATTERN})]
+Share = Annotated[int, *kind(_share, _SHARE_SCHEMA)]
 
 
 # --- numbers and words -----------------------------------------------------------------------------
 
 
-def _count_up_to(maximum: int) -> Callable[[Any], int]:
+def count_up_to(maximum: int) -> Callable[[Any], int]:
+    """Reads whole numbers from 1."""
+
     def read(value: Any) -> int:
-        number = int(_unquoted(value, _COUNT_PATTERN, "a whole number such as 2"))
+        number = int(unquoted(value, _COUNT_PATTERN, "a whole number such as 2"))
         if not 1 <= number <= maximum:
             raise Mistake(f"should be between 1 and {maximum}")
         return number
@@ -189,12 +194,13 @@ def _count_up_to(maximum: int) -> Callable[[Any], int]:
     return read
 
 
-def _count_schema(maximum: int) -> dict[str, Any]:
+def count_schema(maximum: int) -> dict[str, Any]:
+    """What an editor sees of `count_up_to`."""
     return {"type": "integer", "minimum": 1, "maximum": maximum}
 
 
 def _cpus(value: Any) -> float:
-    number = float(_unquoted(value, _NUMBER_PATTERN, "a number such as 1.5"))
+    number = float(unquoted(value, _NUMBER_PATTERN, "a number such as 1.5"))
     if not 0 < number <= CPUS_MAX:
         raise Mistake(f"should be more than 0 and at most {CPUS_MAX}")
     return number
@@ -204,7 +210,7 @@ def _flag(value: Any) -> bool:
     text = text_of(value, "true or false").lower()
     if text in _OTHER_FLAGS:
         raise Mistake(f"should be true or false, not {text!r}", f"did you mean {_OTHER_FLAGS[text]}?")
-    return _unquoted(value, r"^(true|false)$", "true or false") == "true"
+    return unquoted(value, r"^(true|false)$", "true or false") == "true"
 
 
 def _true(value: Any) -> bool:
@@ -214,19 +220,19 @@ def _true(value: Any) -> bool:
 
 
 def _identity(value: Any) -> UserIdentity:
-    return UserIdentity(_matched(value, r"^(cookie|address)$", "cookie or address"))
+    return UserIdentity(matched(value, r"^(cookie|address)$", "cookie or address"))
 
 
 CPUS_MAX: Final = 1024
 INSTANCES_MAX: Final = 100  # of one service on one machine: each is a process with a port
 LIMIT_MAX: Final = 10_000_000
 
-Instances = Annotated[int, *_kind(_count_up_to(INSTANCES_MAX), _count_schema(INSTANCES_MAX))]
-Limit = Annotated[int, *_kind(_count_up_to(LIMIT_MAX), _count_schema(LIMIT_MAX))]
-Cpus = Annotated[float, *_kind(_cpus, {"type": "number", "exclusiveMinimum": 0, "maximum": CPUS_MAX})]
-Flag = Annotated[bool, *_kind(_flag, {"type": "boolean"})]
-OnlyTrue = Annotated[bool, *_kind(_true, {"const": True})]
-Identity = Annotated[UserIdentity, *_kind(_identity, {"enum": ["cookie", "address"]})]
+Instances = Annotated[int, *kind(count_up_to(INSTANCES_MAX), count_schema(INSTANCES_MAX))]
+Limit = Annotated[int, *kind(count_up_to(LIMIT_MAX), count_schema(LIMIT_MAX))]
+Cpus = Annotated[float, *kind(_cpus, {"type": "number", "exclusiveMinimum": 0, "maximum": CPUS_MAX})]
+Flag = Annotated[bool, *kind(_flag, {"type": "boolean"})]
+OnlyTrue = Annotated[bool, *kind(_true, {"const": True})]
+Identity = Annotated[UserIdentity, *kind(_identity, {"enum": ["cookie", "address"]})]
 
 
 # --- how a canary is judged ------------------------------------------------------------------------
@@ -239,7 +245,7 @@ LATENCY_S_MAX: Final = int(sequential.bucket_edge_s(sequential.BUCKETS - 1))
 
 
 def _fraction(value: Any, wanted: str) -> float:
-    number, _ = _number_and_unit(_matched(value, _FINE_SHARE_PATTERN, wanted))
+    number, _ = _number_and_unit(matched(value, _FINE_SHARE_PATTERN, wanted))
     return float(number / 100)
 
 
@@ -272,7 +278,7 @@ def _latency_limit(value: Any) -> float | None:
     wanted = "a duration such as 500ms or 2s, or off"
     if text_of(value, wanted) == "off":
         return None
-    seconds = _seconds(value, wanted)
+    seconds = duration_s(value, wanted)
     if not 0.001 <= seconds <= LATENCY_S_MAX:  # noqa: PLR2004 - as in the sentence
         raise Mistake(f"should be between 1ms and {LATENCY_S_MAX}s", "off is no limit")
     return seconds * 1000
@@ -287,7 +293,7 @@ def _overdue(value: Any) -> float | None:
     wanted = "a duration such as 5s or 1m, or auto"
     if text_of(value, wanted) == "auto":
         return None
-    seconds = _seconds(value, wanted)
+    seconds = duration_s(value, wanted)
     if not CHECK_S_MIN <= seconds <= DAY_S:
         raise Mistake("should be between 100ms and 1d")
     return seconds
@@ -298,7 +304,7 @@ def _exact_ratio(value: Any) -> Decimal:
     if re.fullmatch(_FINE_SHARE_PATTERN, text, re.ASCII):
         ratio = 1 + Decimal(text.removesuffix("%")) / 100
         raise Mistake(f"should be a ratio such as 1.10, not {text!r}", f"did you mean {ratio.normalize():f}?")
-    ratio = Decimal(_unquoted(value, _NUMBER_PATTERN, "a ratio such as 1.10"))
+    ratio = Decimal(unquoted(value, _NUMBER_PATTERN, "a ratio such as 1.10"))
     if not 1 <= ratio <= RATIO_MAX:
         raise Mistake(f"should be at least 1 and at most {RATIO_MAX}", "1.10 permits a tenth more")
     return ratio
@@ -314,14 +320,14 @@ def _latency_steps(value: Any) -> int:
 
 
 def _requests(value: Any) -> int:
-    number = int(_unquoted(value, _COUNT_PATTERN, "a whole number such as 20"))
+    number = int(unquoted(value, _COUNT_PATTERN, "a whole number such as 20"))
     if number > LIMIT_MAX:
         raise Mistake(f"should be at most {LIMIT_MAX}")
     return number
 
 
 def _little_evidence(value: Any) -> LittleEvidence:
-    return LittleEvidence(_matched(value, r"^(go-on|wait|ask)$", "go-on, wait or ask"))
+    return LittleEvidence(matched(value, r"^(go-on|wait|ask)$", "go-on, wait or ask"))
 
 
 #: YAML readers of editors take `off` for false.
@@ -329,17 +335,17 @@ _OFF_SCHEMA: Final = {"enum": ["off", False]}
 _FINE_SHARE_SCHEMA: Final = {"type": "string", "pattern": _FINE_SHARE_PATTERN}
 _RATIO_SCHEMA: Final = {"type": "number", "minimum": 1, "maximum": RATIO_MAX}
 
-Chance = Annotated[float, *_kind(_chance, _FINE_SHARE_SCHEMA)]
-SmallShare = Annotated[float, *_kind(_small_share, _FINE_SHARE_SCHEMA)]
-ShareLimit = Annotated[float | None, *_kind(_share_limit, {"anyOf": [_FINE_SHARE_SCHEMA, _OFF_SCHEMA]})]
-LatencyLimit = Annotated[float | None, *_kind(_latency_limit, {"anyOf": [_DURATION_SCHEMA, _OFF_SCHEMA]})]
+Chance = Annotated[float, *kind(_chance, _FINE_SHARE_SCHEMA)]
+SmallShare = Annotated[float, *kind(_small_share, _FINE_SHARE_SCHEMA)]
+ShareLimit = Annotated[float | None, *kind(_share_limit, {"anyOf": [_FINE_SHARE_SCHEMA, _OFF_SCHEMA]})]
+LatencyLimit = Annotated[float | None, *kind(_latency_limit, {"anyOf": [DURATION_SCHEMA, _OFF_SCHEMA]})]
 Overdue = Annotated[
-    float | None, *_kind(_overdue, {"type": "string", "pattern": rf"^auto$|{_DURATION_PATTERN}"})
+    float | None, *kind(_overdue, {"type": "string", "pattern": rf"^auto$|{_DURATION_PATTERN}"})
 ]
-Ratio = Annotated[float, *_kind(_ratio, _RATIO_SCHEMA)]
-LatencySteps = Annotated[int, *_kind(_latency_steps, _RATIO_SCHEMA)]
-Requests = Annotated[int, *_kind(_requests, {"type": "integer", "minimum": 0, "maximum": LIMIT_MAX})]
-OnLittleEvidence = Annotated[LittleEvidence, *_kind(_little_evidence, {"enum": ["go-on", "wait", "ask"]})]
+Ratio = Annotated[float, *kind(_ratio, _RATIO_SCHEMA)]
+LatencySteps = Annotated[int, *kind(_latency_steps, _RATIO_SCHEMA)]
+Requests = Annotated[int, *kind(_requests, {"type": "integer", "minimum": 0, "maximum": LIMIT_MAX})]
+OnLittleEvidence = Annotated[LittleEvidence, *kind(_little_evidence, {"enum": ["go-on", "wait", "ask"]})]
 
 
 # --- names, hosts, paths ---------------------------------------------------------------------------
@@ -360,12 +366,12 @@ def _name(value: Any) -> str:
 
 
 def _variable(value: Any) -> str:
-    return _matched(
+    return matched(
         value, VARIABLE_PATTERN, "the name of a variable: letters, digits and _, such as LOG_LEVEL"
     )
 
 
-def _listed(value: Any, read: Callable[[Any], str], wanted: str) -> tuple[str, ...]:
+def listed(value: Any, read: Callable[[Any], str], wanted: str) -> tuple[str, ...]:
     """One value or a list of them, each once."""
     items = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or len(items) > ITEMS_MAX:
@@ -380,11 +386,11 @@ def _listed(value: Any, read: Callable[[Any], str], wanted: str) -> tuple[str, .
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    return _listed(value, _name, "the name of a service, or a list of them")
+    return listed(value, _name, "the name of a service, or a list of them")
 
 
 def _hosts(value: Any) -> tuple[str, ...]:
-    return _listed(value, _host, "a host name such as shop.example.com, or a list of them")
+    return listed(value, _host, "a host name such as shop.example.com, or a list of them")
 
 
 def _host(value: Any) -> str:
@@ -418,16 +424,17 @@ def _path(value: Any) -> str:
 def _folder(value: Any) -> str:
     """Relative to the manifest, inside its folder, without a slash at the end."""
     wanted = "a folder such as dist/"
-    text = _printable(text_of(value, wanted), wanted)
+    text = printable(text_of(value, wanted), wanted)
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if text.startswith(("/", "~")) or ".." in parts or "\\" in text:
         raise Mistake(f"should be {wanted} inside this one, not {shortened(text)!r}")
     return "/".join(parts) or "."
 
 
-def _printable(text: str, wanted: str) -> str:
+def printable(text: str, wanted: str) -> str:
+    """The text, if a terminal can show it."""
     if not text.isprintable() or len(text) > COMMAND_LENGTH_MAX:
-        raise _not_this(wanted, text)
+        raise not_this(wanted, text)
     return text
 
 
@@ -435,16 +442,17 @@ _NAME_SCHEMA: Final = {"type": "string", "pattern": NAME_PATTERN}
 _HOST_SCHEMA: Final = {"type": "string", "pattern": HOST_PATTERN.replace("a-z", "A-Za-z")}
 
 
-def _or_list(schema: dict[str, Any], **limits: int) -> dict[str, Any]:
+def or_list(schema: dict[str, Any], **limits: int) -> dict[str, Any]:
+    """What an editor sees of `listed`."""
     return {"anyOf": [schema, {"type": "array", "items": schema, "maxItems": ITEMS_MAX, **limits}]}
 
 
-Name = Annotated[str, *_kind(_name, _NAME_SCHEMA)]
-Variable = Annotated[str, *_kind(_variable, {"type": "string", "pattern": VARIABLE_PATTERN})]
-Names = Annotated[tuple[str, ...], *_kind(_names, _or_list(_NAME_SCHEMA))]
-Hosts = Annotated[tuple[str, ...], *_kind(_hosts, _or_list(_HOST_SCHEMA))]
-HttpPath = Annotated[str, *_kind(_path, {"type": "string", "pattern": PATH_PATTERN})]
-Folder = Annotated[str, *_kind(_folder, {"type": "string", "minLength": 1})]
+Name = Annotated[str, *kind(_name, _NAME_SCHEMA)]
+Variable = Annotated[str, *kind(_variable, {"type": "string", "pattern": VARIABLE_PATTERN})]
+Names = Annotated[tuple[str, ...], *kind(_names, or_list(_NAME_SCHEMA))]
+Hosts = Annotated[tuple[str, ...], *kind(_hosts, or_list(_HOST_SCHEMA))]
+HttpPath = Annotated[str, *kind(_path, {"type": "string", "pattern": PATH_PATTERN})]
+Folder = Annotated[str, *kind(_folder, {"type": "string", "minLength": 1})]
 
 
 # --- commands and configuration --------------------------------------------------------------------
@@ -476,7 +484,7 @@ def _shell_line(value: Any) -> str:
 def _clean(text: str, wanted: str) -> str:
     """What the operating system can take as an argument."""
     if "\0" in text or len(text) > COMMAND_LENGTH_MAX:
-        raise _not_this(wanted, text)
+        raise not_this(wanted, text)
     return text
 
 
@@ -511,7 +519,7 @@ _TEXT_SCHEMA: Final = {"type": ["string", "number", "boolean"]}
 
 Command = Annotated[
     tuple[str, ...],
-    *_kind(
+    *kind(
         _command,
         {
             "anyOf": [
@@ -521,5 +529,5 @@ Command = Annotated[
         },
     ),
 ]
-ShellLine = Annotated[str, *_kind(_shell_line, {"type": "string", "minLength": 1})]
-ConfigText = Annotated[str, *_kind(_config_text, _TEXT_SCHEMA)]
+ShellLine = Annotated[str, *kind(_shell_line, {"type": "string", "minLength": 1})]
+ConfigText = Annotated[str, *kind(_config_text, _TEXT_SCHEMA)]

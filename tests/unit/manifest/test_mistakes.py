@@ -45,7 +45,14 @@ IN_SERVICE = [
     ),
     ("run: A=1 serve", "run: line 4: begins with 'A=1' (set variables under config of an environment)"),
     ("run: x, rout: a.example", "rout: line 4: there is no such key (did you mean route?)"),
-    ("run: x, secrets: [A]", "secrets: line 4: is not in this version of Tidegate (remove it)"),
+    ("run: x, secrets: [A]", "secrets: line 4: does not stand here (it stands in an environment)"),
+    (
+        "run: x, verify: ./smoke",
+        (
+            "verify: line 4: does not stand here "
+            "(it stands in an environment, or at the top of the file for all of them)"
+        ),
+    ),
     (
         "run: x, route: 'https://shop.example.com:8080/cart'",
         (
@@ -209,9 +216,7 @@ IN_ENVIRONMENT = [
             "(it stands in an environment, or at the top of the file for all of them)"
         ),
     ),
-    ("approve: manual", "approve: line 6: is not in this version of Tidegate (remove it)"),
-    ("verify: ./smoke", "verify: line 6: is not in this version of Tidegate (remove it)"),
-    ("secrets: [A]", "secrets: line 6: is not in this version of Tidegate (remove it)"),
+    ("monitors: []", "monitors: line 6: is not in this version of Tidegate (remove it)"),
     (
         "config: [A]",
         "config: line 6: should be a mapping of names, not a list (each name on a line of its own below it)",
@@ -330,7 +335,7 @@ def test_nothing_of_the_file_is_there() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["migrations", "monitors", "notify", "secrets", "runtime"])
+@pytest.mark.parametrize("key", ["migrations", "monitors", "notify", "runtime"])
 def test_keys_of_later_versions(key: str) -> None:
     """A key that a later version has is refused as such, not ignored and not called unknown."""
     text = f"{with_services('web: {run: x}')}{key}: x\n"
@@ -512,7 +517,7 @@ def test_ten_mistakes() -> None:
             drain: 30
         environments:
           test:
-            verify: ./smoke
+            verify: {smoke: [up]}
           production:
             strategy:
               canary: {steps: [5%, 1%]}
@@ -529,7 +534,7 @@ def test_ten_mistakes() -> None:
         "services.web.health: line 9: should be a path such as /healthz, not 'healthz'",
         "services.web.instance: line 10: there is no such key",
         "services.api.drain: line 13: should be a duration such as 500ms, 30s, 2m, 1h or 1d, not '30'",
-        "environments.test.verify: line 16: is not in this version of Tidegate",
+        "environments.test.verify.smoke[0]: line 16: should be a path such as /healthz, not 'up'",
         (
             "environments.production.strategy.canary.steps[1]: line 19: should be more than "
             "the step before it, 5%"

@@ -12,6 +12,7 @@ from tests.meta import manifest_page
 from tests.unit.manifest.schema_check import accepts
 from tests.unit.manifest.support import mistakes, with_environments, with_services
 from tests.unit.manifest.test_analysis import IN_ANALYSIS
+from tests.unit.manifest.test_gates import IN_GATES
 from tests.unit.manifest.test_mistakes import IN_ENVIRONMENT, IN_SERVICE
 from tidegate import manifest
 
@@ -39,6 +40,16 @@ BEYOND_A_SCHEMA = (
     "NUL",
     "not 'no'",  # YAML readers of editors see false
     "not 'off'",  # as above
+    "should have run, smoke or both",
+    "has no port",
+    "nobody can be asked",
+    "should be between 1m",
+    "should be a day of the",
+    "as from is",
+    "when it begins",
+    "and there is no ",
+    "stands in config",
+    "stands in secrets",
     "'010'",  # YAML readers of editors see a number
     "'1_0'",
 )
@@ -77,7 +88,7 @@ MISTAKES = {
     },
     **{
         written: (with_environments(f"test: {{{written}}}"), line)
-        for written, line in (*IN_ENVIRONMENT, *IN_ANALYSIS)
+        for written, line in (*IN_ENVIRONMENT, *IN_ANALYSIS, *IN_GATES)
     },
 }
 VISIBLE = {
