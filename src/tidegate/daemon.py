@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,9 +27,9 @@ import uvicorn
 import tidegate
 from tidegate import errors, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
-from tidegate.core import model, promotions
+from tidegate.core import model, promotions, requests
 from tidegate.core.model import EnvironmentKey, InstanceGroup
-from tidegate.engine import loop, noise, operations, series, watch
+from tidegate.engine import conveyor, delivery, gates, loop, noise, operations, pipelines, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
@@ -99,6 +99,7 @@ class ControlPlane:
     trust: identity.Trust
     audit_log: SqliteAudit
     checkpoints: audit.Checkpoints
+    conveyor: conveyor.Conveyor | None = None
     server: uvicorn.Server | None = None
     stop_everything: bool = False
 
@@ -114,6 +115,8 @@ class ControlPlane:
 
     def close(self) -> None:
         """After the API has ended."""
+        if self.conveyor is not None:
+            self.conveyor.stop()
         self.watch.stop()
         self.recorder.stop()
         self.kept.close()
@@ -263,25 +266,65 @@ def _admitting(
 
     def found(group: InstanceGroup, word: str, sentence: str) -> None:
         log.warning("package", found=word, group=group.id, release=group.release, detail=sentence)
-        entry = ports.AuditEntry(
-            at=clock.now(),
-            by="tidegate",
-            role="",
-            action="start",
-            app=group.key.app,
-            environment=group.key.environment,
-            release=group.release,
-            outcome="found",
-            reason=word,
-            detail=sentence[: gate.DETAIL_MAX],
-        )
-        try:
-            audit_log.append(entry)
-        except errors.TidegateError as error:  # what was found is refused all the same
-            log.warning("finding not in the audit log", detail=str(error))
+        _write_down(audit_log, clock, _found(group.key, group.release, "start", word, sentence))
 
-    checks = (admitting.with_provenance(vault.origins.proved_of),)
+    checks = (
+        admitting.with_admission(vault.seals),
+        admitting.with_provenance(vault.origins.proved_of),
+    )
     return admitting.Admitting(content, checks, found=found)
+
+
+def _found(key: EnvironmentKey, release: int, action: str, word: str, sentence: str) -> ports.AuditEntry:
+    """What the control plane sees by itself."""
+    return ports.AuditEntry(
+        at=0.0,
+        by="tidegate",
+        role="",
+        action=action,
+        app=key.app,
+        environment=key.environment,
+        release=release,
+        outcome="found",
+        reason=word,
+        detail=sentence[: gate.DETAIL_MAX],
+    )
+
+
+def _write_down(audit_log: ports.Audit, clock: ports.Clock, entry: ports.AuditEntry) -> None:
+    try:
+        audit_log.append(replace(entry, at=clock.now()))
+    except errors.TidegateError as error:  # what was found is refused all the same
+        telemetry.logger("audit").warning("finding not in the audit log", detail=str(error))
+
+
+def _delivery(plane: ControlPlane, act: operations.Operations, door: gates.Gates) -> delivery.Delivery:
+    """The pipeline, whose rollouts are begun by the same operations as everybody's."""
+
+    def enter(
+        key: EnvironmentKey, release: model.Release, promotion: promotions.Promotion
+    ) -> requests.Decision:
+        return delivery.enter(act, key, release, promotion)
+
+    def send_home(key: EnvironmentKey, rollout: int) -> None:
+        with contextlib.suppress(errors.RequestError):  # it has ended by itself
+            act.steer(key, lambda state: requests.abort(state, by="tidegate", rollout=rollout))
+
+    def wake() -> None:
+        if plane.conveyor is not None:
+            plane.conveyor.wake()
+
+    carried = pipelines.Pipelines(
+        store=plane.store,
+        kept=door.kept,
+        lease=plane.lease,
+        clock=act.clock,
+        gates=door,
+        enter=enter,
+        send_home=send_home,
+        wake=wake,
+    )
+    return delivery.Delivery(operations=act, pipelines=carried, gates=door)
 
 
 def _server(
@@ -291,19 +334,35 @@ def _server(
     clock: ports.Clock,
     link_ports: tuple[int, ...],
 ) -> uvicorn.Server:
-    context = api.Context(
-        operations=operations.Operations(
-            controller=controller,
-            store=plane.store,
-            lease=plane.lease,
-            clock=clock,
-            content=content,
-            link_ports=link_ports,
-            memory=plane.recorder,
-            secrets=plane.vault.secrets,
-            origins=plane.vault.origins,
-            wake=plane.watch.wake,
+    door = gates.Gates(
+        store=plane.store,
+        kept=SqlitePipelines(plane.store),
+        seals=plane.vault.seals,
+        content=content,
+        clock=clock,
+        found=lambda key, release, what: _write_down(
+            plane.audit_log, clock, _found(key, release, "gate", "changed-record", what)
         ),
+    )
+    act = operations.Operations(
+        controller=controller,
+        store=plane.store,
+        lease=plane.lease,
+        clock=clock,
+        content=content,
+        link_ports=link_ports,
+        memory=plane.recorder,
+        secrets=plane.vault.secrets,
+        origins=plane.vault.origins,
+        gates=door,
+        wake=plane.watch.wake,
+    )
+    deliver = _delivery(plane, act, door)
+    plane.conveyor = conveyor.Conveyor(deliver.pipelines, plane.store, plane.watch.view)
+    context = api.Context(
+        operations=act,
+        delivery=deliver,
+        pipeline_trouble=plane.conveyor.trouble,
         trust=plane.trust,
         audit=plane.audit_log,
         store=plane.store,
@@ -334,7 +393,9 @@ def _server(
     return uvicorn.Server(config)
 
 
-def _vault_parts(plane: ControlPlane, act: operations.Operations, content: ContentStore) -> vault_routes.Parts:
+def _vault_parts(
+    plane: ControlPlane, act: operations.Operations, content: ContentStore
+) -> vault_routes.Parts:
     pipelines = SqlitePipelines(plane.store)
 
     def passes(release: model.Release) -> list[proofs.Sealed]:
@@ -395,6 +456,8 @@ def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None])
     plane = assemble(home, settings, redactor)
     listener = _api_socket(home)
     plane.watch.start()
+    if plane.conveyor is not None:
+        plane.conveyor.start()
     plane.recorder.start()
     plane.checkpoints.start()
     log.info("started", version=tidegate.__version__, home=str(home.root), pid=os.getpid())

@@ -336,7 +336,7 @@ def valid_approvals(promotion: Promotion, rule: Approvals, now: float) -> tuple[
         if approval.environment == promotion.environment
         and 0 <= now - approval.at <= rule.expires_s
         and (not rule.roles or approval.role in rule.roles or approval.role == "admin")
-        and not (rule.not_by_requester and approval.by == promotion.by)
+        and not (rule.not_by_requester and approval.by == promotion.requester)
     )
 
 
@@ -388,7 +388,7 @@ def approve(
     rules: tuple[Approvals, ...],
 ) -> Decision:
     """Let the release that waits enter. `rules`: of both manifests. Raises RefusedError."""
-    waiting = _waiting(state, environment, release)
+    candidate = waiting(state, environment, release)
     for rule in rules:
         if rule.roles and approval.role not in rule.roles and approval.role != "admin":
             raise errors.RefusedError(
@@ -397,7 +397,7 @@ def approve(
                 reason=Refusal.MAY_NOT_APPROVE.value,
                 hint="Ask somebody who has that role.",
             )
-        if rule.not_by_requester and approval.by == waiting.by:
+        if rule.not_by_requester and approval.by == candidate.requester:
             raise errors.RefusedError(
                 f"{approval.by} asked for this promotion, and {environment} wants somebody else's approval.",
                 reason=Refusal.MAY_NOT_APPROVE.value,
@@ -405,13 +405,13 @@ def approve(
             )
     others = tuple(
         known
-        for known in waiting.approvals
+        for known in candidate.approvals
         if (known.by, known.environment) != (approval.by, approval.environment)
     )
-    approved = replace(waiting, approvals=(*others, approval))
+    approved = replace(candidate, approvals=(*others, approval))
     event = Event(
         reason=Reason.APPROVED,
-        release=waiting.release,
+        release=candidate.release,
         detail=f"by {approval.by or 'somebody'} ({approval.role})",
     )
     return Decision(state=state.with_promotion(approved), promotion=approved, events=((environment, event),))
@@ -419,14 +419,15 @@ def approve(
 
 def withdraw(state: PipelineState, environment: str, release: int | None, by: str) -> Decision:
     """Take back a promotion that waits before, or soaks in, the environment. Raises RefusedError."""
-    waiting = _waiting(state, environment, release, soaking=True)
-    ended = replace(waiting, ended=Ended.WITHDRAWN, waits=None, detail=f"withdrawn by {by or 'somebody'}")
-    return Decision(state=state.with_promotion(ended), promotion=ended, events=tuple(_told(waiting, ended)))
+    candidate = waiting(state, environment, release, soaking=True)
+    ended = replace(candidate, ended=Ended.WITHDRAWN, waits=None, detail=f"withdrawn by {by or 'somebody'}")
+    return Decision(state=state.with_promotion(ended), promotion=ended, events=tuple(_told(candidate, ended)))
 
 
-def _waiting(
+def waiting(
     state: PipelineState, environment: str, release: int | None, *, soaking: bool = False
 ) -> Promotion:
+    """The newest promotion that waits there. Raises RefusedError."""
     gates = (Waits.APPROVAL, Waits.FREEZE, Waits.BUSY, *((Waits.SOAK,) if soaking else ()))
     there = [p for p in state.promotions if p.environment == environment]
     found = [p for p in there if p.waits in gates and release in (None, p.release)]
@@ -440,3 +441,8 @@ def _waiting(
         reason=Refusal.NOTHING_WAITS.value,
         hint="`tide pipeline` shows what waits, and where.",
     )
+
+
+def standing(promotion: Promotion, environment: str) -> Promotion:
+    """The promotion as it stands before an environment of its path."""
+    return replace(promotion, environment=environment, rollout=None, waits=None, detail="")

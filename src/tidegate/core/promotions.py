@@ -98,6 +98,8 @@ class Promotion:
     environment: str
     """Where it stands: in this one, or before it."""
     by: str = ""
+    requester: str = ""
+    """Proved name of who asked; `by` may say more."""
     why: str = ""
     key: str = ""
     """Idempotency key."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tidegate import errors, ports
-from tidegate.core import model, plan, requests, strategy
+from tidegate.core import model, placements, plan, requests, strategy
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutKind, RolloutRequest
 from tidegate.core.sequential import Histogram, Plan
 from tidegate.engine import loop, pinning
+from tidegate.engine.gates import Gates
 
 #: Newest releases per app, and rollouts per environment, whose packages are kept beside those that run.
 KEPT_RELEASES = 20
@@ -48,8 +49,20 @@ class Asked:
     """Who asks, why, and under which idempotency key."""
 
     by: str = ""
+    name: str = ""
+    """Proved name of who asks; `by` may say more."""
     why: str = ""
     key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Why the gate is open."""
+
+    grounds: str
+    """For people who read the admission later."""
+    emergency: str = ""
+    """Not empty: the gate is bypassed, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +78,7 @@ class Operations:
     memory: Memory
     secrets: ports.Secrets
     origins: ports.Origins
+    gates: Gates
     wake: Callable[[], None]
     """Called after each accepted request, so that the loop looks at once."""
 
@@ -75,9 +89,7 @@ class Operations:
         """
         return self.import_release(release, lambda added: self.origins.sign(added, origin))
 
-    def import_release(
-        self, release: model.Release, prove: Callable[[model.Release], None]
-    ) -> model.Release:
+    def import_release(self, release: model.Release, prove: Callable[[model.Release], None]) -> model.Release:
         """The same of a release whose provenance was signed elsewhere: `prove` keeps it."""
         if release.digest not in self.content.digests():
             raise errors.NotFoundError(f"The package {release.digest} is not here.", hint="Upload it first.")
@@ -86,21 +98,26 @@ class Operations:
         self.content.collect(self._kept())
         return added
 
-    def deploy(
-        self, key: EnvironmentKey, release: int, asked: Asked, *, supersede: bool
+    def enter(
+        self, key: EnvironmentKey, release: int, asked: Asked, entry: Entry, *, supersede: bool
     ) -> requests.Decision:
-        """Bring a release into an environment; asked again under the same key, it is the same rollout."""
-        repeated = self._repeated(key, asked)
+        """Begin the rollout of a release that the gate lets in; under the same key it is the same rollout."""
+        repeated = self.repeated(key, asked)
         if repeated is not None:
             return repeated
         request = self.deploy_request(key, release, asked)
+        if not placements.is_live(self.store.load(key).state, request):
+            found = self.release(key.app, release)
+            self.gates.check(key, found)
+            admission = self.gates.admission(key, found, entry.grounds)
+            request = replace(request, admission=admission, emergency=entry.emergency)
         return self._decided(
             key, lambda state: requests.start(state, _adapted(state, request), supersede=supersede)
         )
 
     def deploy_request(self, key: EnvironmentKey, release: int, asked: Asked) -> RolloutRequest:
         """The request of a deploy, with links and tokens. Raises NotFoundError, RefusedError."""
-        found = self._release(key.app, release)
+        found = self.release(key.app, release)
         spec = found.environment(key.environment)
         if spec is None:
             known = ", ".join(name for name, _ in found.environments)
@@ -117,17 +134,22 @@ class Operations:
         self, key: EnvironmentKey, to: int | None, asked: Asked, *, canary: bool, supersede: bool
     ) -> requests.Decision:
         """Go back to a release that was live, with its configuration as it was; by a switch or its canary."""
-        repeated = self._repeated(key, asked)
+        repeated = self.repeated(key, asked)
         if repeated is not None:
             return repeated
         state = self.store.load(key).state
         history = tuple(record.rollout for record in self.store.history(key, limit=1000))
         past = requests.rollback_target(state, history, to)
         request = self._request(
-            key, RolloutKind.ROLLBACK, self._release(key.app, past.release), past.spec, asked
+            key, RolloutKind.ROLLBACK, self.release(key.app, past.release), past.spec, asked
         )
         pinned = pinning.of_then(key, past.release, past.secrets, self.secrets.kept(key))
-        request = replace(request, secrets=pinned)
+        request = replace(
+            request,
+            secrets=pinned,
+            admission=self.gates.readmitted(key, past),
+            emergency=past.emergency,
+        )
         if not canary:
             request = requests.by_switch(request)
         return self._decided(key, lambda current: requests.start(current, request, supersede=supersede))
@@ -152,7 +174,7 @@ class Operations:
         self.wake()
         return decision
 
-    def _repeated(self, key: EnvironmentKey, asked: Asked) -> requests.Decision | None:
+    def repeated(self, key: EnvironmentKey, asked: Asked) -> requests.Decision | None:
         """The answer to a request that was made before under the same idempotency key."""
         if not asked.key:
             return None
@@ -177,14 +199,16 @@ class Operations:
                 hint=f"The newest {KEPT_RELEASES} releases are kept; deploy its source again.",
             )
         self._refuse_taken_hosts(key, spec)
-        needed = tuple(sorted({name for service in spec.services for name in service.needs}))
+        needed = {name for service in spec.services for name in service.needs}
+        if spec.verify is not None:  # the job that verifies finds every service of the new release alone
+            needed |= {service.name for service in spec.services if service.serves}
         return RolloutRequest(
             kind=kind,
             release=release.number,
             digest=release.digest,
             spec=spec,
             strategy=spec.strategy,
-            links=self.store.reserve_link_ports(self.lease, key, needed, self.link_ports),
+            links=self.store.reserve_link_ports(self.lease, key, tuple(sorted(needed)), self.link_ports),
             salt=secrets.token_hex(8),
             preview=secrets.token_hex(24),
             by=asked.by,
@@ -215,7 +239,8 @@ class Operations:
                         f"environments.{key.environment}.services.NAME.route.",
                     )
 
-    def _release(self, app: str, number: int) -> model.Release:
+    def release(self, app: str, number: int) -> model.Release:
+        """Raises NotFoundError."""
         found = self.store.release(app, number)
         if found is None:
             raise errors.NotFoundError(f"{app} has no release r{number}.", hint="`tide releases` lists them.")

@@ -54,6 +54,10 @@ class Pipelines:
         """All that `step` has something to do for."""
         return self.kept.apps()
 
+    def is_busy(self, app: str) -> bool:
+        """A promotion is under way."""
+        return bool(self.kept.load(app).state.promotions)
+
     def step(self, app: str, views: Mapping[EnvironmentKey, loop.View]) -> bool:
         """Look, decide, commit, begin; whether anything changed. Raises FencedError, StoreError."""
         versioned = self.kept.load(app)

@@ -20,11 +20,21 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate import errors, manifest, ports
-from tidegate.core import model, requests, roles
+from tidegate.core import model, promotions, requests, roles
 from tidegate.core.model import EnvironmentKey
 from tidegate.core.series import rolled_up
-from tidegate.engine import loop, operations, traffic
-from tidegate.web import audit, gate, identity, past, schemas, tokens, views
+from tidegate.engine import delivery, loop, operations, traffic
+from tidegate.web import (
+    audit,
+    gate,
+    identity,
+    past,
+    pipeline,
+    pipeline_schemas,
+    schemas,
+    tokens,
+    views,
+)
 from tidegate.web.identity import Asking, By, Noting
 
 #: Compressed size above which an upload is refused before it is read.
@@ -74,6 +84,8 @@ class Context:
     """Everything that the handlers use."""
 
     operations: operations.Operations
+    delivery: delivery.Delivery
+    pipeline_trouble: Callable[[str], errors.TidegateError | None]
     trust: identity.Trust
     audit: ports.AuditLog
     store: ports.Store
@@ -110,10 +122,11 @@ class NewRelease(_Body):
 
 
 class Deploy(_Body):
-    """Bring a release into an environment."""
+    """Bring a release into an environment, through all that stand before it."""
 
     release: int = Field(ge=1)
     supersede: bool = False
+    emergency: str = Field(default="", max_length=2000)
     why: str = Field(default="", max_length=2000)
     key: str = Field(default="", max_length=200)
 
@@ -170,6 +183,8 @@ def create_app(context: Context) -> FastAPI:
     _add_past(app, context)
     tokens.add(app, context.trust.tokens, context.trust.now)
     audit.add(app, context.audit)
+    parts = pipeline.Parts(delivery=context.delivery, store=context.store, trouble=context.pipeline_trouble)
+    pipeline.add(app, parts)
     return app
 
 
@@ -272,55 +287,58 @@ def _add_releases(app: FastAPI, context: Context) -> None:
 def _add_rollouts(app: FastAPI, context: Context) -> None:
     act = context.operations
 
-    def accepted(key: EnvironmentKey, decision: requests.Decision) -> schemas.Accepted:
-        return schemas.Accepted(
+    def accepted(
+        key: EnvironmentKey, decision: requests.Decision, promotion: promotions.Promotion | None = None
+    ) -> pipeline_schemas.Accepted:
+        return pipeline_schemas.Accepted(
             no_op=decision.no_op,
             rollout=decision.rollout,
             environment=_environment(context, key, decision.state),
+            promotion=pipeline.answer(promotion) if promotion else None,
         )
 
     @app.post(f"{ENVIRONMENT}/deploy", status_code=202)
-    def deploy(key: Key, body: Deploy, by: By, note: Noting) -> schemas.Accepted:
-        note.release = body.release
-        asked = operations.Asked(by=by, why=body.why, key=body.key)
-        return accepted(key, act.deploy(key, body.release, asked, supersede=body.supersede))
+    def deploy(key: Key, body: Deploy, asker: Asking, note: Noting) -> pipeline_schemas.Accepted:
+        note.release, note.detail = body.release, body.emergency
+        if body.emergency:
+            asker.demand(roles.Action.EMERGENCY, key.app, key.environment)
+        asked = operations.Asked(by=asker.by, name=asker.name, why=body.why, key=body.key)
+        delivered = context.delivery.deploy(
+            key, body.release, asked, supersede=body.supersede, emergency=body.emergency
+        )
+        return accepted(key, delivered.decision, delivered.promotion)
 
     @app.post(f"{ENVIRONMENT}/rollback", status_code=202)
-    def rollback(key: Key, body: Rollback, by: By, note: Noting) -> schemas.Accepted:
+    def rollback(key: Key, body: Rollback, by: By, note: Noting) -> pipeline_schemas.Accepted:
         note.release = body.to
         asked = operations.Asked(by=by, why=body.why, key=body.key)
         decision = act.rollback(key, body.to, asked, canary=body.canary, supersede=body.supersede)
         return accepted(key, decision)
 
     @app.post(f"{ENVIRONMENT}/abort", status_code=202)
-    def abort(key: Key, body: Steer, by: By) -> schemas.Accepted:
+    def abort(key: Key, body: Steer, by: By) -> pipeline_schemas.Accepted:
         return accepted(key, act.steer(key, lambda s: requests.abort(s, by=by, rollout=body.rollout)))
 
     @app.post(f"{ENVIRONMENT}/pause", status_code=202)
-    def pause(key: Key, body: Steer, by: By) -> schemas.Accepted:
+    def pause(key: Key, body: Steer, by: By) -> pipeline_schemas.Accepted:
         return accepted(key, act.steer(key, lambda s: requests.pause(s, by=by, rollout=body.rollout)))
 
     @app.post(f"{ENVIRONMENT}/resume", status_code=202)
-    def resume(key: Key, body: Steer, by: By) -> schemas.Accepted:
+    def resume(key: Key, body: Steer, by: By) -> pipeline_schemas.Accepted:
         return accepted(key, act.steer(key, lambda s: requests.resume(s, by=by, rollout=body.rollout)))
 
     @app.post(f"{ENVIRONMENT}/promote", status_code=202)
-    def promote(key: Key, body: Steer, by: By) -> schemas.Accepted:
+    def promote(key: Key, body: Steer, by: By) -> pipeline_schemas.Accepted:
         return accepted(
             key, act.steer(key, lambda s: requests.promote(s, by=by, full=body.full, rollout=body.rollout))
         )
 
     @app.post(f"{ENVIRONMENT}/plan")
-    def plan(key: Key, body: Deploy) -> schemas.Plan:
-        planned = act.plan(key, body.release, supersede=body.supersede)
-        return schemas.Plan(
-            release=planned.release,
-            previous_release=planned.previous_release,
-            no_op=planned.no_op,
-            flip=planned.flip,
-            steps=list(planned.steps),
-            judged=planned.judged,
-        )
+    def plan(key: Key, body: Deploy) -> pipeline_schemas.DeployPlan:
+        gates = context.delivery.plan(key, body.release, supersede=body.supersede)
+        target = views.plan(act.plan(key, body.release, supersede=True))
+        shown = pipeline.gates(gates, lambda gate: views.plan(gate.plan) if gate.plan else None)
+        return pipeline_schemas.DeployPlan(**target.model_dump(), gates=shown)
 
 
 def _add_looking(app: FastAPI, context: Context) -> None:
@@ -388,7 +406,12 @@ def _environment(
     context: Context, key: EnvironmentKey, state: model.EnvironmentState | None = None
 ) -> schemas.Environment:
     """As last seen; with `state`, as just decided."""
-    view = context.watched.view(key)
+    try:
+        view = context.watched.view(key)
+    except errors.NotFoundError:
+        if state is None:
+            raise
+        view = loop.View(state=state, observed=model.Observation(runtime=None, routes=None))
     if state is not None:
         view = loop.View(state=state, observed=view.observed, failures=view.failures, at=view.at)
     shown = views.environment(view, context.watched.meter(key), context.listening)
@@ -407,10 +430,16 @@ def _logged(
             for spec in rollout.request.spec.services:
                 group = model.group_id(key, rollout.placement, spec.name)
                 known[group] = (rollout.request.release, spec.name)
+            if rollout.request.spec.verify is not None:
+                checks = model.group_id(key, rollout.placement, model.VERIFY_SERVICE)
+                known[checks] = (rollout.request.release, model.VERIFY_SERVICE)
     for present in state.placements:
         if placement in (None, present.id):
             for spec in present.spec.services:
                 known[model.group_id(key, present.id, spec.name)] = (present.release, spec.name)
+            if present.spec.verify is not None:
+                checks = model.group_id(key, present.id, model.VERIFY_SERVICE)
+                known[checks] = (present.release, model.VERIFY_SERVICE)
     if placement is not None and not known:
         raise errors.NotFoundError(
             f"{key} has had no placement {placement} lately.", hint="`tide history --json` shows them."

@@ -169,6 +169,9 @@ class Environment(Answer):
         "every host; None: it has no host."
     )
     halted: str = Field(description="Not empty: observe only, and why.")
+    emergency: str = Field(
+        default="", description="Not empty: the live release came past the gates of the pipeline, and why."
+    )
     failures: list[str] = Field(description="What does not work right now, in sentences.")
     observed_at: float = Field(description="Unix seconds of the last look; 0: none yet.")
     noise: str = Field(
@@ -225,16 +228,6 @@ class Release(Answer):
     created_at: float = Field(description="Unix seconds.")
     created_by: str = Field(description="Who made it.")
     kept: bool = Field(description="Its package is on this machine.")
-
-
-class Accepted(Answer):
-    """What became of a request."""
-
-    no_op: bool = Field(description="Everything is as asked already.")
-    rollout: int | None = Field(
-        description="Acted upon; None if it waits for another to go home, or a no-op."
-    )
-    environment: Environment = Field(description="As it stands after the decision.")
 
 
 class Plan(Answer):
@@ -390,6 +383,76 @@ class AuditProof(Answer):
     count: int = Field(description="Rows.")
     head: str = Field(description="Code of the last row: with the count, a checkpoint to keep elsewhere.")
     faults: list[AuditFault] = Field(description="Empty: all is well.")
+
+
+class StatusReport(Answer):
+    """Where the state of a commit is reported to."""
+
+    forge: str = Field(description="`github`, `gitlab` or `gitea`.")
+    url: str = Field(description="Of its API.")
+    project: str = Field(description="`owner/name`.")
+    token_file: str = Field(description="Where its token is read; the token itself is never shown.")
+
+
+class Source(Answer):
+    """Where the releases of an app come from."""
+
+    app: str = Field(description="Name of the app.")
+    repository: str = Field(description="Tidegate's own repository: what `git push` is given.")
+    branches: list[str] = Field(description="Patterns of branches that are built.")
+    tags: list[str] = Field(description="Patterns of tags that are built.")
+    to: str = Field(description="Environment that releases go to; empty: the last of the commit's manifest.")
+    on_push: str = Field(description="`queue` or `supersede`: what becomes of older pushes.")
+    manifest: str = Field(description="Path of the manifest in the repository.")
+    time_limit_s: float = Field(description="Of a build.")
+    remote: str = Field(description="Repository that is watched; empty: commits are pushed.")
+    credentials: str = Field(description="File with the credentials of the remote; empty: none.")
+    poll_s: float | None = Field(description="How often the remote is looked at; None: not by itself.")
+    hook: str | None = Field(description="Whose webhooks are believed: `github`, `gitlab`, `gitea`; or None.")
+    hook_path: str | None = Field(description="Where webhooks are sent to, below the hooks' own address.")
+    hook_secret: str | None = Field(
+        default=None, description="Secret of the webhooks; only in the answer that made it."
+    )
+    report: StatusReport | None = Field(description="Where commits' states are reported to; None: nowhere.")
+    trouble: str = Field(description="Why the last look at the remote failed; empty: it did not.")
+    added_at: float = Field(description="When it was added, or changed last.")
+    added_by: str = Field(description="By whom.")
+
+
+class Push(Answer):
+    """One commit of a branch or tag on its way to be a release."""
+
+    id: int = Field(description="Its number: `#12` is 12.")
+    app: str = Field(description="Name of the app.")
+    ref: str = Field(description="For example `refs/heads/main`.")
+    revision: str = Field(description="The commit.")
+    to: str = Field(description="Environment that it goes to; empty: the last of its manifest.")
+    state: str = Field(description="`queued`, `building`, `released`, `failed` or `superseded`.")
+    by: str = Field(description="Who pushed; empty: nobody who is known here.")
+    how: str = Field(description="`push`, `webhook`, `poll` or `asked`.")
+    delivery: str = Field(description="Id of the webhook; empty: there was none.")
+    queued_at: float = Field(description="When it was taken.")
+    started_at: float | None = Field(description="When its build began last; None: not yet.")
+    ended_at: float | None = Field(description="When it was released, failed or superseded; None: not yet.")
+    attempt: int = Field(description="How often its build was begun.")
+    release: int | None = Field(description="Number of the release that it became; None: none yet.")
+    promotion: str | None = Field(description="What was begun with the release; None: it waits for that.")
+    detail: str = Field(description="Why it failed, or what superseded it.")
+
+
+class PushLine(Answer):
+    """A line of what the build of a push printed."""
+
+    attempt: int = Field(description="Of the build: a control plane that was killed builds again.")
+    number: int = Field(description="1 is the first line of the attempt.")
+    text: str = Field(description="Without control characters.")
+
+
+class Received(Answer):
+    """What became of a ref that was pushed."""
+
+    meant: bool = Field(description="Commits of this ref are built.")
+    push: Push | None = Field(description="What was queued; None: nothing, or it was known already.")
 
 
 class SecretUser(Answer):

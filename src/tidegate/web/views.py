@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tidegate import errors, ports
 from tidegate.core import analysis, model, placements, routing, verdicts
+from tidegate.core import plan as core_plan
 from tidegate.engine import loop, traffic
 from tidegate.web import schemas
 
@@ -45,6 +46,7 @@ def environment(view: loop.View, meter: traffic.TrafficMeter, listening: Listeni
         hosts=hosts,
         url=listening.url_of(_host_to_ask(hosts)) if hosts else None,
         halted=state.halted,
+        emergency=state.live.emergency if state.live else "",
         failures=[failure.error.message for failure in view.failures],
         observed_at=view.at,
     )
@@ -57,6 +59,18 @@ def _hosts(state: model.EnvironmentState) -> list[str]:
 def _host_to_ask(hosts: list[str]) -> str | None:
     """The name without which the router does not know what is meant; None: every name is answered."""
     return None if "*" in hosts else next(iter(hosts), None)
+
+
+def plan(planned: core_plan.Plan) -> schemas.Plan:
+    """What a rollout would do."""
+    return schemas.Plan(
+        release=planned.release,
+        previous_release=planned.previous_release,
+        no_op=planned.no_op,
+        flip=planned.flip,
+        steps=list(planned.steps),
+        judged=planned.judged,
+    )
 
 
 def preview(state: model.EnvironmentState, listening: Listening) -> schemas.Preview:
