@@ -43,6 +43,11 @@ ANSWERS: Final = {
     "preview": "[Preview](json.md#preview)",
     "doctor": "list of [Finding](json.md#finding)",
     "backup": "[Backup](json.md#backup)",
+    "token create": "[NewToken](json.md#newtoken)",
+    "token list": "list of [Token](json.md#token)",
+    "token revoke": "[Token](json.md#token)",
+    "audit": "list of [AuditEntry](json.md#auditentry)",
+    "audit verify": "[AuditProof](json.md#auditproof)",
     "demo": "the numbers of the table, with `passed`; with `--verdicts` also `findings`",
     "schema": "",
     "completion": "",
@@ -54,7 +59,8 @@ _HEAD: Final = """\
 # The command line
 
 `tide` speaks to the control plane of this machine over a Unix socket in its data folder. Who may open that
-socket (the user who started the control plane, and root) may do everything; nobody else can do anything.
+socket (the user who started the control plane, and root) may do everything. With a token in the environment
+variable `TIDEGATE_TOKEN` it may do what [the token allows](../how-to/tokens.md), and no more.
 
 ## Everywhere
 
@@ -80,8 +86,22 @@ With `--json` a command prints one JSON value on standard output and nothing els
 def page() -> str:
     """The whole page."""
     context = click.Context(main, info_name="tide")
-    commands = "\n".join(_command(name, main.commands[name], context) for name in ANSWERS)
-    return f"{_HEAD.format(options=_options(main, context))}\n## Commands\n\n{commands}"
+    known = commands()
+    sections = "\n".join(_command(name, known[name], context) for name in ANSWERS)
+    return f"{_HEAD.format(options=_options(main, context))}\n## Commands\n\n{sections}"
+
+
+def commands(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:
+    """Every command by its words; a group that does nothing by itself is only a word of others."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        words = f"{prefix}{name}"
+        if isinstance(command, click.Group):
+            found |= {words: command} if command.invoke_without_command else {}
+            found |= commands(command, f"{words} ")
+        else:
+            found[words] = command
+    return found
 
 
 def _command(name: str, command: click.Command, parent: click.Context) -> str:

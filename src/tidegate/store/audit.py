@@ -91,10 +91,10 @@ class SqliteAudit:
         if seen is None or seen == last:
             return ""
         if last.count < seen.count:
-            return f"the log went on to row {seen.count}, and now ends with row {last.count}"
+            return f"the log went on to entry {seen.count}, and now ends with entry {last.count}"
         rows = connection.execute(audit_sql.MAC, {"sequence": seen.count}).fetchall()
         if seen.count and (not rows or _hex(rows[0][0]) != seen.head):
-            return f"row {seen.count} is not the one that was written last"
+            return f"entry {seen.count} is not the one that was written last"
         return ""
 
     def _noted(self, cut: str) -> ports.AuditEntry:
@@ -159,11 +159,11 @@ class SqliteAudit:
             detail = f"{name} is missing, or is not the control plane's: nobody knows whether the end was cut"
             return [ports.AuditFault(first=chain.last, last=chain.last, what="checkpoint", detail=detail)]
         if kept.count > chain.last:
-            detail = f"{name} has seen {kept.count} rows"
+            detail = f"{name} has seen {kept.count} entries"
             return [ports.AuditFault(first=chain.last + 1, last=kept.count, what="cut", detail=detail)]
         rows = self._near(kept.count, kept.count)
         if kept.count and (not rows or rows[0][1].hex() != kept.head):
-            detail = f"{name} has seen another row"
+            detail = f"{name} has seen another entry"
             return [ports.AuditFault(first=kept.count, last=kept.count, what="checkpoint", detail=detail)]
         return []
 

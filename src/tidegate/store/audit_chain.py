@@ -113,7 +113,7 @@ class Chain:
         elif place != link.sequence:
             self._shift = place - link.sequence
             way = "further on" if self._shift > 0 else "before"
-            detail = f"was written {words.number(abs(self._shift), 'row')} {way}"
+            detail = f"was written {words.number(abs(self._shift), 'place')} {way}"
             self._fault(link.sequence, link.sequence, "moved", detail)
 
     def _place(self, link: Link) -> int | None:
