@@ -86,11 +86,10 @@ class Client:
         """Send a packed archive."""
         return self._json("POST", f"/v1/packages?digest={digest}", content=chunks)
 
-    def add_release(self, *, manifest: str, digest: str, revision: str) -> Json:
+    def add_release(self, *, manifest: str, digest: str, revision: str, repository: str = "") -> Json:
         """Number a release, or find the one that is the same."""
-        return self._json(
-            "POST", "/v1/releases", {"manifest": manifest, "digest": digest, "revision": revision}
-        )
+        body = {"manifest": manifest, "digest": digest, "revision": revision, "repository": repository}
+        return self._json("POST", "/v1/releases", body)
 
     def releases(self, app: str, *, limit: int = 50) -> list[Json]:
         """Newest first."""
@@ -181,6 +180,65 @@ class Client:
         asked = {"service": service, "placement": placement, "tail": tail, "follow": follow}
         params = {name: value for name, value in asked.items() if value is not None}
         yield from self._lines(f"{place.path}/logs", params, follow=follow)
+
+    def secrets(self, place: Place) -> list[Json]:
+        """Names and versions, without values."""
+        return self._list(f"{place.path}/secrets", {})
+
+    def set_secret(self, place: Place, name: str, value: str) -> Json:
+        """A new version; what runs goes on with the one that it has."""
+        return self._json("PUT", f"{place.path}/secrets/{quote(name, safe='')}", {"value": value})
+
+    def remove_secret(self, place: Place, name: str) -> Json:
+        """All versions."""
+        return self._json("DELETE", f"{place.path}/secrets/{quote(name, safe='')}")
+
+    def rotate_secrets(self, place: Place) -> Json:
+        """Seal all of an environment with a new key."""
+        return self._json("POST", f"{place.path}/secrets-key")
+
+    def configuration(self, place: Place, release: int | None = None) -> Json:
+        """Of what is live, or of a release as it would be."""
+        params = {} if release is None else {"release": release}
+        return _object(self._call("GET", f"{place.path}/configuration", params=params))
+
+    def public_keys(self) -> list[Json]:
+        """Our own, the one in use first, and those that are trusted."""
+        return self._list("/v1/keys", {})
+
+    def trust_key(self, name: str, pem: str) -> Json:
+        """Believe what this key says of where artifacts come from."""
+        return self._json("POST", "/v1/keys", {"name": name, "pem": pem})
+
+    def distrust_key(self, name: str) -> Json:
+        """Believe it no more."""
+        return self._json("DELETE", f"/v1/keys/{quote(name, safe='')}")
+
+    def rotate_key(self) -> Json:
+        """Sign with a new key."""
+        return self._json("POST", "/v1/keys/rotate")
+
+    def proof(self, app: str, number: int, *, repair: bool = False) -> Json:
+        """What can be proved of a release; with `repair` unpacked again before."""
+        path = f"/v1/apps/{app}/releases/{number}"
+        method, what = ("POST", "repair") if repair else ("GET", "proof")
+        return _object(self._call(method, f"{path}/{what}", timeout=VERIFY_S))
+
+    def export_release(self, app: str, number: int) -> Iterator[bytes]:
+        """A release in one file, piece by piece."""
+        self._reach()
+        try:
+            with self._http.stream("GET", f"/v1/apps/{app}/releases/{number}/export") as response:
+                if response.is_error:
+                    response.read()
+                _raise_for(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def import_release(self, chunks: Iterable[bytes]) -> Json:
+        """Take in what another control plane has exported."""
+        return self._json("POST", "/v1/releases/import", content=chunks)
 
     def create_token(self, name: str, *, role: str, environments: list[str], expires_s: float | None) -> Json:
         """A new token: its text is answered only here."""

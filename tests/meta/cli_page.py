@@ -39,6 +39,20 @@ ANSWERS: Final = {
     "show": '`{"release", "rollouts"}`: a [Release](json.md#release) and a list of '
     "[Rollout](json.md#rollout), each with its `environment`; the newest canary of each environment has its "
     "`points`, a list of [Point](json.md#point)",
+    "verify": "[Proof](json.md#proof)",
+    "release export": '`{"file", "size_bytes"}`',
+    "release import": "[Release](json.md#release)",
+    "secret set": "[SecretChange](json.md#secretchange)",
+    "secret list": "list of [Secret](json.md#secret)",
+    "secret rm": "[SecretChange](json.md#secretchange)",
+    "secret rotate": "[SecretsSealed](json.md#secretssealed)",
+    "config diff": '`{"left", "right", "differences"}`: two [Configuration](json.md#configuration)s, and '
+    'what differs: `{"name", "secret", "left", "right"}`',
+    "key list": "list of [Key](json.md#key)",
+    "key show": "[Key](json.md#key)",
+    "key trust": "[Key](json.md#key)",
+    "key distrust": '`{"name"}`',
+    "key rotate": "[Key](json.md#key)",
     "logs": "one [LogLine](json.md#logline) per line",
     "preview": "[Preview](json.md#preview)",
     "doctor": "list of [Finding](json.md#finding)",

@@ -168,7 +168,7 @@ def _numbered(event: Json) -> str:
 def releases(tide: Tide, limit: int) -> None:
     """The releases of the app, newest first."""
     with tide.connected() as connection:
-        app = _app(tide, connection)
+        app = app_of(tide, connection)
         found = connection.releases(app, limit=limit)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
     for column in ("release", "made", "digest", "revision", "by", "package"):
@@ -195,7 +195,7 @@ def show(tide: Tide, release: int) -> None:
     Of each, what its traffic showed; and of the newest one in each environment, how that came about.
     """
     with tide.connected() as connection:
-        app = _app(tide, connection)
+        app = app_of(tide, connection)
         found = connection.release(app, release)
         environments = [e for e in connection.status()["environments"] if e["app"] == app]
         rollouts = [
@@ -234,7 +234,8 @@ def shown(out: Console, rollout: Json) -> None:
         out.print(line)
 
 
-def _app(tide: Tide, connection: client.Client) -> str:
+def app_of(tide: Tide, connection: client.Client) -> str:
+    """The app that is meant. Raises RequestError when that is not clear."""
     if tide.app is not None:
         return tide.app
     if tide.file.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import tempfile
@@ -90,32 +91,43 @@ def _released(tide: Tide, connection: client.Client, build_timeout_s: float) -> 
         tide.out.print(f"[bold]package[/bold]  {size}, {packed.digest[:19]}…")
         if not connection.has_package(packed.digest):
             archive.seek(0)
-            connection.upload(_chunks(archive), digest=packed.digest)
+            connection.upload(chunks(archive), digest=packed.digest)
     release = connection.add_release(
-        manifest=tide.file.read_text("utf-8"), digest=packed.digest, revision=_revision(folder)
+        manifest=tide.file.read_text("utf-8"),
+        digest=packed.digest,
+        revision=_revision(folder),
+        repository=_repository(folder),
     )
     tide.out.print(f"[bold]release[/bold]  r{release['number']}")
     return release
 
 
-def _chunks(archive: IO[bytes]) -> Iterator[bytes]:
+def chunks(archive: IO[bytes]) -> Iterator[bytes]:
+    """A file piece by piece."""
     while chunk := archive.read(CHUNK_BYTES):
         yield chunk
 
 
 def _revision(folder: Path) -> str:
     """The commit of the folder, marked when it has changes; empty outside a git checkout."""
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")[:200]
+
+
+def _repository(folder: Path) -> str:
+    """Where the folder was cloned from, without what somebody logs in with; empty if it was not."""
+    url = _git(folder, "config", "--get", "remote.origin.url")
+    return re.sub(r"^([a-z+]+://)[^/@]*@", r"\1", url)[:500]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git answers; empty if it cannot."""
     try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return described.stdout.strip()[:200] if described.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _followed(

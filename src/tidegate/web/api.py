@@ -119,6 +119,7 @@ class NewRelease(_Body):
     manifest: str = Field(max_length=1024 * 1024)
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     revision: str = Field(default="", max_length=200)
+    repository: str = Field(default="", max_length=500)
 
 
 class Deploy(_Body):
@@ -267,7 +268,9 @@ def _add_releases(app: FastAPI, context: Context) -> None:
             created_at=context.operations.clock.now(),
             created_by=asker.by,
         )
-        added = context.operations.add_release(release)
+        command = parsed.artifact.build or ""
+        origin = ports.Origin(manifest=body.manifest, repository=body.repository, command=command)
+        added = context.operations.add_release(release, origin)
         note.release = added.number
         return views.release(added, kept=True)
 
