@@ -1,9 +1,9 @@
 """Who may do what: roles, the scope of a token, and what each action needs. Pure.
 
 Hides the order of the roles and how a pattern matches a name. Invariants: a role may do whatever the roles
-below it may; an asker with a scope sees and changes nothing outside of it; an action that nobody has put into
-`NEEDS` is nobody's. Neighbours: `web.identity` proves who asks and says which action a route is; the engine
-asks for actions that are not a route of their own, as an emergency.
+before it may; an asker with a scope sees and changes nothing outside of it. Neighbours: `web.identity` proves
+who asks and says which action a route is; the engine asks for actions that are no route of their own, as an
+emergency.
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ class Asker:
 
     def demand_role(self, action: Action) -> None:
         """Go on only if this asker may do that somewhere. Raises ForbiddenError, saying what is needed."""
-        needed = NEEDS.get(action)
-        if needed is None:
-            raise errors.ForbiddenError(f"{self.name} may not {said(action)}: nobody may.")
+        needed = NEEDS[action]
         if not self.role.includes(needed):
             raise errors.ForbiddenError(
                 f"{self.name} may not {said(action)}: that needs the role {needed}, "
