@@ -25,7 +25,7 @@ from typing import Final
 import uvicorn
 
 import tidegate
-from tidegate import errors, paths, ports, telemetry
+from tidegate import errors, inflow, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
 from tidegate.core import model, promotions, requests
 from tidegate.core.model import EnvironmentKey, InstanceGroup
@@ -66,6 +66,8 @@ class Settings:
     link_ports: tuple[int, int] = (LINK_PORTS.start, LINK_PORTS.start + LINK_PORTS_BLOCK)
     """First, and one behind the last."""
     run_as: str = "auto"
+    hooks_port: int = 0
+    """Of loopback, for webhooks; 0: none are taken."""
 
 
 class SystemClock:
@@ -100,6 +102,7 @@ class ControlPlane:
     audit_log: SqliteAudit
     checkpoints: audit.Checkpoints
     conveyor: conveyor.Conveyor | None = None
+    flow: inflow.Inflow | None = None
     server: uvicorn.Server | None = None
     stop_everything: bool = False
 
@@ -115,6 +118,8 @@ class ControlPlane:
 
     def close(self) -> None:
         """After the API has ended."""
+        if self.flow is not None:
+            self.flow.stop()
         if self.conveyor is not None:
             self.conveyor.stop()
         self.watch.stop()
@@ -382,6 +387,8 @@ def _server(
     )
     app = api.create_app(context)
     vault_routes.add(app, _vault_parts(plane, context.operations, content))
+    plane.flow = _inflow(plane, deliver, content)
+    plane.flow.add_routes(app)
     config = uvicorn.Config(
         app,
         http=peer.PeerProtocol,
@@ -391,6 +398,25 @@ def _server(
         timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)
+
+
+def _inflow(plane: ControlPlane, deliver: delivery.Delivery, content: ContentStore) -> inflow.Inflow:
+    """What brings commits in, and hands their releases to the pipeline."""
+    return inflow.Inflow(
+        inflow.Given(
+            home=plane.home,
+            store=plane.store,
+            lease=plane.lease,
+            clock=deliver.operations.clock,
+            content=content,
+            operations=deliver.operations,
+            promote=deliver.promote,
+            promotion=deliver.pipelines.kept.promotion,
+            write_down=lambda entry: _write_down(plane.audit_log, deliver.operations.clock, entry),
+            account=plane.runtime.account,
+            hooks_port=plane.settings.hooks_port,
+        )
+    )
 
 
 def _vault_parts(
@@ -458,6 +484,8 @@ def serve(home: paths.Home, settings: Settings, *, on_ready: Callable[[], None])
     plane.watch.start()
     if plane.conveyor is not None:
         plane.conveyor.start()
+    if plane.flow is not None:
+        plane.flow.start()
     plane.recorder.start()
     plane.checkpoints.start()
     log.info("started", version=tidegate.__version__, home=str(home.root), pid=os.getpid())

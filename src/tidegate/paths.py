@@ -9,7 +9,8 @@
       tmp/              0711  one folder per instance that is its user's: does not
       logs/             0700  output of instances that are gone
       keys/             0700  of the control plane: what it seals, signs and chains with
-      repositories/     0700  git repositories that are pushed to or watched, and checkouts of builds
+      repositories/     0700  git repositories that are pushed to or watched, and what builds have printed
+      builds/           0711  one folder per build that is under way, of the user who builds
       router/           0711  HAProxy's boot files; its unprivileged processes pass through, to their sockets
       control-plane.log
 
@@ -73,6 +74,10 @@ class Home:
         return self.root / "repositories"
 
     @property
+    def builds(self) -> Path:
+        return self.root / "builds"
+
+    @property
     def router(self) -> Path:
         return self.root / "router"
 
@@ -98,6 +103,7 @@ class Home:
             (self.instances, 0o700),
             (self.keys, 0o700),
             (self.repositories, 0o700),
+            (self.builds, 0o711),
             (self.router, 0o711),
             (self.socket.parent, 0o711 if self.socket.parent == self.root else 0o700),
         ):

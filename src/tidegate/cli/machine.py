@@ -28,9 +28,18 @@ PORT_MAX = 65535
 @click.option(
     "--run-as", help="User for the apps when started as root: auto (one uid per app), same, or a name."
 )
+@click.option(
+    "--hooks-port", type=click.IntRange(0, PORT_MAX), help="Take webhooks on this port of loopback; 0: none."
+)
 @click.option("--foreground", is_flag=True, help="Stay in this terminal, and log there.")
 @command
-def up(tide: Tide, listen: str | None, run_as: str | None, foreground: bool) -> None:  # noqa: FBT001 - click's
+def up(
+    tide: Tide,
+    listen: str | None,
+    run_as: str | None,
+    hooks_port: int | None,
+    foreground: bool,  # noqa: FBT001 - click's
+) -> None:
     """Start the control plane. Apps that run already are found again."""
     from tidegate import daemon
 
@@ -44,7 +53,7 @@ def up(tide: Tide, listen: str | None, run_as: str | None, foreground: bool) -> 
         tide.out.print(f"The control plane runs already (pid {answering['pid']}).")
         tide.print_json(answering)
         return
-    settings = _settings(tide, listen, run_as)
+    settings = _settings(tide, listen, run_as, hooks_port)
     if foreground:
         daemon.serve(tide.home, settings, on_ready=lambda: _say_up(tide, os.getpid(), settings))
         return
@@ -58,9 +67,11 @@ def up(tide: Tide, listen: str | None, run_as: str | None, foreground: bool) -> 
 def _say_up(tide: Tide, pid: int, settings: Settings) -> None:
     tide.out.print(f"The control plane is up (pid {pid}), data in {safe(tide.home.root)}.")
     tide.out.print(f"Users' requests arrive at http://{settings.host}:{settings.port}.")
+    if settings.hooks_port:
+        tide.out.print(f"Webhooks arrive at http://127.0.0.1:{settings.hooks_port}/hooks/APP.")
 
 
-def _settings(tide: Tide, listen: str | None, run_as: str | None) -> Settings:
+def _settings(tide: Tide, listen: str | None, run_as: str | None, hooks_port: int | None) -> Settings:
     from tidegate import daemon
 
     settings = daemon.load_settings(tide.home)
@@ -71,6 +82,8 @@ def _settings(tide: Tide, listen: str | None, run_as: str | None) -> Settings:
         settings = dataclasses.replace(settings, host=host or "127.0.0.1", port=int(port))
     if run_as is not None:
         settings = dataclasses.replace(settings, run_as=run_as)
+    if hooks_port is not None:
+        settings = dataclasses.replace(settings, hooks_port=hooks_port)
     return settings
 
 

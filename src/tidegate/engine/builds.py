@@ -72,8 +72,8 @@ class Parts:
     now: Callable[[], float]
     workshop: Workshop
     outputs: Outputs
-    add_release: Callable[[model.Release, str], model.Release]
-    """Number a release, or find its twin; with the repository that it was built from."""
+    add_release: Callable[[model.Release, ports.Origin], model.Release]
+    """Number a release, or find its twin; signed is where it comes from."""
     release: Callable[[str, int], model.Release | None]
     deliver: Deliver
     tidy: Callable[[str], None] = lambda _app: None
@@ -98,8 +98,7 @@ class Builds:
 
     def start(self) -> None:
         """Begin, with what an earlier control plane has left."""
-        self._parts.workshop.clear()
-        self._parts.pushes.restart(self._parts.lease, attempts_max=ATTEMPTS_MAX, at=self._parts.now())
+        self._recover()
         self._thread.start()
 
     def stop(self) -> None:
@@ -128,6 +127,13 @@ class Builds:
         self._take_back(waiting)
         self._deliver_in_order(waiting)
         self._begin(waiting)
+
+    def _recover(self) -> None:
+        try:
+            self._parts.workshop.clear()
+            self._parts.pushes.restart(self._parts.lease, attempts_max=ATTEMPTS_MAX, at=self._parts.now())
+        except errors.TidegateError as error:  # `step` takes back what is said to be built
+            self._log.warning("builds of before are not cleared", detail=str(error))
 
     # --- building ---------------------------------------------------------------------------------
 
@@ -221,7 +227,15 @@ class Builds:
             created_at=self._parts.now(),
             created_by=asker(push),
         )
-        return self._parts.add_release(release, source.remote)
+        origin = ports.Origin(
+            manifest=built.manifest.source,
+            repository=source.remote or f"git push: {source.app}",
+            command=built.manifest.artifact.build or "",
+            how="built",
+            started=push.started_at or 0.0,
+            finished=self._parts.now(),
+        )
+        return self._parts.add_release(release, origin)
 
     # --- delivering -------------------------------------------------------------------------------
 

@@ -29,6 +29,10 @@ class Room(Protocol):
     """A folder with one commit."""
 
     @property
+    def root(self) -> Path:
+        """All of it."""
+
+    @property
     def source(self) -> Path:
         """The commit."""
 
@@ -50,8 +54,8 @@ class Checkouts(Protocol):
     def make(self, app: str, revision: str, *, owner: tuple[int, int] | None = None) -> Room:
         """A new folder, of that user and group. Raises TidegateError."""
 
-    def remove(self, room: Room) -> None:
-        """Remove it."""
+    def remove(self, root: Path) -> None:
+        """Remove a room, by its root."""
 
     def clear(self) -> None:
         """Remove all."""
@@ -152,7 +156,7 @@ class Workshop:
                     self.marks.end(push.id)
             digest = self._packed(_inside(room.source, base / parsed.artifact.package), log)
         finally:
-            self.checkouts.remove(room)
+            self.checkouts.remove(room.root)
         return Built(manifest=parsed, digest=digest)
 
     def _packed(self, folder: Path, log: Log) -> str:

@@ -86,6 +86,11 @@ class ProcessRuntime:
         """End the readiness threads; the instances go on."""
         self._readiness.close()
 
+    def account(self, key: model.EnvironmentKey) -> accounts.Account | None:
+        """Who runs what belongs to an environment; None: our own user. Raises MachineError, StorageError."""
+        with self._layout.locked():
+            return accounts.account(self._settings.run_as, key, self._layout.users)
+
     # --- apply ---------------------------------------------------------------------------------------
 
     def apply(self, group: model.InstanceGroup, *, key: str) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from tidegate import errors, ports, pushes
+from tidegate import errors, manifest, ports, pushes
 from tidegate.pushes import How, Push, Source
 from tidegate.sources import forges, refs, remotes
 from tidegate.sources.keys import Keys
@@ -109,16 +109,29 @@ class Arrivals:
             return None
         return self._queue(source, ref, self.repositories.commit(app, ref), how=How.PUSH, by=by)
 
-    def recover(self) -> None:
-        """After a start: hooks are as they should be, and what was pushed meanwhile is queued."""
+    def recover(self) -> tuple[tuple[str, errors.TidegateError], ...]:
+        """After a start: hooks are as they should be, and what was pushed meanwhile is queued.
+
+        What is not in order, by app: it holds up no other.
+        """
+        troubles: list[tuple[str, errors.TidegateError]] = []
         for source in self.store.sources():
-            self.repositories.create(source.app)
-            if source.remote:
-                continue
-            seen = self.store.seen(source.app)
-            for ref, revision in sorted(self.repositories.heads(source.app).items()):
-                if refs.is_meant(source, ref) and seen.get(ref) != revision:
-                    self._queue(source, ref, revision, how=How.PUSH, by="")
+            try:
+                self._recovered(source)
+            except errors.FencedError:
+                raise
+            except errors.TidegateError as error:
+                troubles.append((source.app, error))
+        return tuple(troubles)
+
+    def _recovered(self, source: Source) -> None:
+        self.repositories.create(source.app)
+        if source.remote:
+            return
+        seen = self.store.seen(source.app)
+        for ref, revision in sorted(self.repositories.heads(source.app).items()):
+            if refs.is_meant(source, ref) and seen.get(ref) != revision:
+                self._queue(source, ref, revision, how=How.PUSH, by="")
 
     # --- webhooks ---------------------------------------------------------------------------------
 
@@ -207,6 +220,14 @@ class Arrivals:
             raise errors.NotFoundError(f"{refs.short(ref)!a} of {app} is not there.")
         return made
 
+    def _last_environment(self, source: Source, revision: str) -> str:
+        """The end of the pipeline, as the commit says; empty where it says nothing: its build will fail."""
+        try:
+            text = self.repositories.file(source.app, revision, source.manifest)
+            return manifest.parse(text).environments[-1][0]
+        except errors.TidegateError:
+            return ""
+
     def tidy(self, app: str) -> None:
         """Let go of commits that no recent push names."""
         with self._turn:
@@ -221,7 +242,7 @@ class Arrivals:
             app=source.app,
             ref=ref,
             revision=revision,
-            to=source.to,
+            to=source.to or self._last_environment(source, revision),
             by=by,
             how=how,
             delivery=delivery,

@@ -68,10 +68,10 @@ class Checkouts:
             if owner is not None:
                 _give(room.root, owner)
         except OSError as error:
-            self.remove(room)
+            self.remove(room.root)
             raise errors.StorageError(f"The checkout {room.root} failed: {error.strerror}.") from error
         except BaseException:
-            self.remove(room)
+            self.remove(room.root)
             raise
         return room
 
@@ -84,9 +84,9 @@ class Checkouts:
         own.local("fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", address, ref)
         own.local("checkout", "--quiet", "--force", "--detach", revision, "--")
 
-    def remove(self, room: Room) -> None:
-        """Everything, also what the build has made unwritable."""
-        _remove(room.root)
+    def remove(self, root: Path) -> None:
+        """All of a room, also what the build has made unwritable."""
+        _remove(root)
 
     def clear(self) -> None:
         """Remove all: of a control plane that was killed."""
