@@ -107,6 +107,14 @@ class Client:
         """`deploy`, `rollback`, `abort`, `pause`, `resume`, `promote` or `plan`."""
         return self._json("POST", f"{place.path}/{action}", body)
 
+    def pipeline(self, app: str) -> Json:
+        """Environments in their order, and what is on its way."""
+        return self._json("GET", f"/v1/apps/{app}/pipeline")
+
+    def promotion(self, app: str, number: int) -> Json:
+        """One release on its way."""
+        return self._json("GET", f"/v1/apps/{app}/promotions/{number}")
+
     def history(self, place: Place, *, limit: int = 50) -> list[Json]:
         """Rollouts, newest first."""
         return self._list(f"{place.path}/history", {"limit": limit})

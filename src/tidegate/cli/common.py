@@ -73,6 +73,12 @@ class Tide:
                 return self._deployed(environment, opened)
         return self._deployed(environment, connection)
 
+    def target(self, environment: str | None, connection: client.Client) -> client.Place:
+        """The same for what goes through the pipeline: without a name the last environment is meant."""
+        if environment is None and self.app is None and self.file.exists():
+            environment = self.manifest().environments[-1][0]
+        return self.place(environment, connection)
+
     def _deployed(self, environment: str | None, connection: client.Client) -> client.Place:
         known = [(e["app"], e["environment"]) for e in connection.status()["environments"]]
         apps = sorted({app for app, _ in known if self.app in (None, app)})
@@ -113,6 +119,12 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
 def plain(text: object) -> str:
     """Text from outside, without what could drive a terminal."""
     return CONTROL.sub("?", str(text))
+
+
+def log_text(line: str) -> str:
+    """A line of the log stream for people."""
+    entry = json.loads(line)
+    return f"{entry['service']}.{entry['index']} r{entry['release']} | {plain(entry['text'])}"
 
 
 def safe(text: object) -> str:

@@ -96,7 +96,7 @@ def all_events(connection: client.Client, place: client.Place, after: int) -> It
 def followed_events(connection: client.Client, place: client.Place, after: int) -> Iterator[Json]:
     """The same, and then each as it is made; never ends by itself."""
     while True:
-        page = _patiently(functools.partial(connection.events, place, after=after))
+        page = patiently(functools.partial(connection.events, place, after=after))
         yield from page
         if page:
             after = page[-1]["sequence"]
@@ -104,7 +104,7 @@ def followed_events(connection: client.Client, place: client.Place, after: int) 
             time.sleep(LOOK_INTERVAL_S)
 
 
-def _patiently(look: Callable[[], T]) -> T:
+def patiently(look: Callable[[], T]) -> T:
     """Look; while the control plane is being restarted, again and again, up to `GAP_LIMIT_S`."""
     lost_at: float | None = None
     while True:
@@ -120,7 +120,7 @@ def _patiently(look: Callable[[], T]) -> T:
 def _looks(connection: client.Client, place: client.Place, awaited: _Awaited) -> Iterator[Json]:
     """Looks at the environment until the rollout has ended; the last look shows its end."""
     while True:
-        environment = _patiently(functools.partial(connection.environment, place))
+        environment = patiently(functools.partial(connection.environment, place))
         yield environment
         if awaited.has_ended(environment):
             return
@@ -160,6 +160,9 @@ def picture(environment: Json) -> Group:
     if environment["placements"]:
         lines.append(_placements(environment))
     lines += [Text(f"! {plain(failure)}", style="red") for failure in environment["failures"]]
+    if environment.get("emergency"):
+        why = plain(environment["emergency"])
+        lines.append(Text(f"! r{environment['live']} came past the gates: {why}", style="bold red"))
     if environment["halted"]:
         lines.append(Text(f"! observed only: {plain(environment['halted'])}", style="bold red"))
     return Group(*lines)

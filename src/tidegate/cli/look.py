@@ -13,8 +13,7 @@ from rich.table import Table
 
 from tidegate import client, errors
 from tidegate.cli import charts, evidence, live
-from tidegate.cli.common import Tide, command, environment_argument, release_number, safe
-from tidegate.cli.release import log_text
+from tidegate.cli.common import Tide, command, environment_argument, log_text, release_number, safe
 from tidegate.client import Json
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -16,13 +15,13 @@ import click
 from rich.console import Console
 
 from tidegate import client, errors
-from tidegate.cli import live
+from tidegate.cli import live, pipeline
 from tidegate.cli.common import (
     Tide,
     command,
     console,
     environment_argument,
-    plain,
+    log_text,
     release_number,
     safe,
 )
@@ -31,10 +30,18 @@ from tidegate.client import Json
 CHUNK_BYTES = 1024 * 1024
 OUTPUT_LINES = 20
 #: Reasons of an abort whose cause may stand in what the instances have printed.
-FAILED_BY_ITSELF = ("never-ready", "crash-loop", "all-unready", "worse")
+FAILED_BY_ITSELF = ("never-ready", "crash-loop", "all-unready", "worse", "verify-failed")
+#: Name of the service that holds the output of a release's own checks.
+VERIFY = "_verify"
 
 release_option = click.option(
     "--release", metavar="rN", callback=release_number, help="A release that is here already."
+)
+emergency_option = click.option(
+    "--emergency",
+    metavar="WHY",
+    default="",
+    help="Past every gate, for this reason. Needs the role admin; stands in history and on every screen.",
 )
 why_option = click.option("--why", default="", help="Reason, for the history.")
 supersede_option = click.option("--supersede", is_flag=True, help="Abort the rollout in progress first.")
@@ -50,6 +57,7 @@ key_option = click.option(
 @environment_argument
 @release_option
 @supersede_option
+@emergency_option
 @why_option
 @key_option
 @no_wait_option
@@ -58,15 +66,20 @@ key_option = click.option(
 def deploy(
     tide: Tide, environment: str | None, release: int | None, build_timeout: int, **asked: object
 ) -> int:
-    """Build once, and bring the release into ENV; shows it until it has ended."""
+    """Build once, and bring the release into ENV, through all environments that stand before it.
+
+    Shows it until it is live there, or waits for somebody. Without ENV: the last one of the pipeline.
+    """
     with tide.connected() as connection:
-        place = tide.place(environment, connection)
+        place = tide.target(environment, connection)
         if release is None:
             connection.status()  # not after a long build: say now that nobody answers
             release = int(_released(tide, connection, build_timeout)["number"])
         no_wait = bool(asked.pop("no_wait"))
         asked["key"] = asked["key"] or secrets.token_hex(8)
         accepted = connection.act(place, "deploy", release=release, **asked)
+        if accepted["promotion"] is not None:
+            return _promoted(tide, connection, place, accepted["promotion"], wait=not no_wait)
         return _followed(tide, connection, place, accepted, release, wait=not no_wait)
 
 
@@ -162,6 +175,36 @@ def _followed(
     return 1
 
 
+def _promoted(
+    tide: Tide, connection: client.Client, place: client.Place, promotion: Json, *, wait: bool
+) -> int:
+    """Follow a promotion to its end, or to where it waits for somebody; exit status 1 unless it arrives."""
+    name = f"r{promotion['release']}"
+    tide.out.print(f"{name} goes {' → '.join(promotion['path'])}.")
+    goes_on = f"{name} goes on by itself. `tide pipeline` shows it, `tide withdraw` takes it back."
+    if wait:
+        try:
+            promotion = pipeline.follow(connection, place.app, promotion, tide.out)
+        except KeyboardInterrupt:
+            tide.out.print(f"\n{goes_on}")
+            return 0
+    tide.print_json({"promotion": promotion})
+    if promotion["ended"] is None:
+        tide.out.print(goes_on)
+        return 0
+    if promotion["ended"] == "arrived":
+        tide.out.print(f"[green]{name} is live in {place.app}/{place.environment}.[/green]")
+        return 0
+    out = console(stderr=True, quiet=tide.as_json)
+    stopped = f"{name} did not get to {place.environment}"
+    out.print(f"[red]{stopped}[/red] ({promotion['ended']}): {safe(promotion['detail'])}")
+    there = client.Place(place.app, promotion["environment"])
+    for rollout in connection.history(there):
+        if rollout["id"] == promotion["rollout"] and rollout["phase"] == "aborted":
+            explain_abort(connection, there, rollout, out)
+    return 1
+
+
 def _newest(accepted: Json) -> int:
     """Id of the newest rollout when the request was accepted."""
     known = (accepted["environment"]["last"], accepted["environment"]["rollout"])
@@ -183,17 +226,14 @@ def explain_abort(connection: client.Client, place: client.Place, rollout: Json,
     out.print(f"Everybody is served by r{previous}." if previous else "No release is live.")
     out.print(f"At most {reached:g} % of users had been exposed." if reached else "No user had been exposed.")
     if rollout["reason"] in FAILED_BY_ITSELF and rollout["placement"] is not None:
-        lines = list(connection.logs(place, placement=rollout["placement"], tail=OUTPUT_LINES))
+        service = VERIFY if rollout["reason"] == "verify-failed" else None
+        lines = list(
+            connection.logs(place, service=service, placement=rollout["placement"], tail=OUTPUT_LINES)
+        )
         if lines:
             out.print("Last output:")
         for line in lines[-OUTPUT_LINES:]:
             out.print(f"  {safe(log_text(line))}", style="bright_black")
-
-
-def log_text(line: str) -> str:
-    """A line of the log stream for people."""
-    entry = json.loads(line)
-    return f"{entry['service']}.{entry['index']} r{entry['release']} | {plain(entry['text'])}"
 
 
 @click.command("rollback")
@@ -292,6 +332,18 @@ def plan(tide: Tide, environment: str | None, release: int | None, supersede: bo
                 )
             release = int(newest[0]["number"])
         planned = connection.act(place, "plan", release=release, supersede=supersede)
+    for gate in planned["gates"]:
+        if gate["environment"] == place.environment and not gate["waits"]:
+            continue
+        passed = "[green]passed already[/green]" if gate["passed"] else ""
+        tide.out.print(f"[bold]{safe(gate['environment'])}[/bold]  {passed}")
+        for number, step in enumerate(gate["plan"]["steps"] if gate["plan"] else (), 1):
+            if gate["environment"] != place.environment:
+                tide.out.print(f"  {number:>2}. {safe(step)}")
+        for waits in gate["waits"]:
+            tide.out.print(f"  [cyan]{safe(waits)}[/cyan]")
+    if len(planned["gates"]) > 1:
+        tide.out.print(f"[bold]{safe(place.environment)}[/bold]")
     if planned["no_op"]:
         tide.out.print(f"r{release} is live already: nothing to do.")
     for number, step in enumerate(planned["steps"], 1):
