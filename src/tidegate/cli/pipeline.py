@@ -125,9 +125,9 @@ release_option = click.option(
 @release_option
 @command
 def approve(tide: Tide, environment: str | None, release: int | None) -> None:
-    """Let the release that waits enter ENV. Needs the role approver."""
+    """Let the release that waits enter ENV. Needs the role approver. Without ENV: where one waits."""
     with tide.connected() as connection:
-        place = tide.place(environment, connection)
+        place = _gate(tide, connection, environment, "approval")
         approved = connection.act(place, "approve", release=release)
     tide.print_json(approved)
     count = len([one for one in approved["approvals"] if one["environment"] == place.environment])
@@ -144,10 +144,21 @@ def approve(tide: Tide, environment: str | None, release: int | None) -> None:
 def withdraw(tide: Tide, environment: str | None, release: int | None) -> None:
     """Take back a release that waits before ENV, or soaks in it. What is live stays."""
     with tide.connected() as connection:
-        place = tide.place(environment, connection)
+        place = _gate(tide, connection, environment)
         ended = connection.act(place, "withdraw", release=release)
     tide.print_json(ended)
     tide.out.print(f"r{ended['release']} goes no further than where it is live.")
+
+
+def _gate(tide: Tide, connection: client.Client, environment: str | None, *waits: str) -> client.Place:
+    """The environment that is meant: the only one where something waits (so), if none is named."""
+    if environment is None:
+        app = app_of(tide, connection)
+        under_way = connection.pipeline(app)["promotions"]
+        there = {p["environment"] for p in under_way if not waits or p["waits"] in waits}
+        if len(there) == 1:
+            return client.Place(app, there.pop())
+    return tide.place(environment, connection)
 
 
 COMMANDS = (pipeline, approve, withdraw)

@@ -226,6 +226,8 @@ def _after_rollout(
         newer = any(other.id > promotion.id for other in (*state.promotions, *state.ended))
         ended = Ended.SUPERSEDED if newer else Ended.FAILED
         return replace(promotion, ended=ended, waits=None, detail=left)
+    if not live.spec.soak_s:
+        return replace(promotion, waits=Waits.ROLLOUT, detail=f"is live in {name}")
     soak = state.soak(name)
     left_s = max(live.spec.soak_s - (soak.soaked_s if soak else 0.0), 0.0)
     sound = "" if place and place.sound else "; not all of its instances are ready, so that it does not count"
