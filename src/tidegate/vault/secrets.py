@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -67,6 +68,8 @@ class SealedSecrets:
         self._keys: Final = keys
         self._now: Final = now
         self._known: Final = known
+        # A value that is sealed while keys are exchanged would be sealed with the one that is destroyed.
+        self._turn: Final = threading.Lock()
 
     def versions(self, key: EnvironmentKey) -> tuple[model.SecretVersion, ...]:
         newest = {record.name: record.version for record in self.kept(key)}
@@ -84,10 +87,11 @@ class SealedSecrets:
                 hint="Put several values into one, as a file.",
             )
         self._known(value)
-        sealing = self._keys.sealing(key)
-        return self._rows.add(
-            key, name, lambda version: _sealed(sealing, key, name, version, value), at=self._now(), by=by
-        )
+        with self._turn:
+            sealing = self._keys.sealing(key)
+            return self._rows.add(
+                key, name, lambda version: _sealed(sealing, key, name, version, value), at=self._now(), by=by
+            )
 
     def remove(self, key: EnvironmentKey, name: str) -> int:
         count = self._rows.remove(key, name) if NAME.fullmatch(name) else 0
@@ -112,15 +116,16 @@ class SealedSecrets:
 
         Raises SealError, and then the old key stays; StorageError, StoreError.
         """
-        sealing = self._keys.rotate_sealing(key)
-        count = self._rows.seal_again(
-            key,
-            lambda found: _sealed(
-                sealing, key, found.record.name, found.record.version, self._opened(key, found)
-            ),
-        )
-        self._keys.forget_sealing(key, before=sealing.version)
-        return count
+        with self._turn:
+            sealing = self._keys.rotate_sealing(key)
+            count = self._rows.seal_again(
+                key,
+                lambda found: _sealed(
+                    sealing, key, found.record.name, found.record.version, self._opened(key, found)
+                ),
+            )
+            self._keys.forget_sealing(key, before=sealing.version)
+            return count
 
     def given(self, group: model.InstanceGroup) -> dict[str, str]:
         """What the instances of a group are given, by variable. Raises NotFoundError, SealError."""
