@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tidegate import errors
 from tidegate.core import model
@@ -94,6 +95,17 @@ class Look:
     @property
     def gone(self) -> bool:
         return self.shim is None and self.app is None
+
+    @property
+    def is_job(self) -> bool:
+        if self.spec is None:
+            return parts(self.group_id)[2] == model.VERIFY_SERVICE
+        return self.spec.group.verify is not None
+
+    @property
+    def passed(self) -> bool | None:
+        """The outcome of a job; None: it has none, and what is not running then has to run again."""
+        return self.state["passed"] if self.is_job and self.state is not None else None
 
 
 class Layout:
@@ -232,11 +244,20 @@ def read_spec(folder: Path) -> Spec | None:
             "run": tuple(fields["run"]),
             "check": model.Check(**check),
             "limits": model.Limits(**fields["limits"]),
+            "secrets": tuple(model.SecretVersion(**secret) for secret in fields.get("secrets", ())),
+            "verify": _verify(fields.get("verify")),
             "environment": (),
         }
         return Spec(group=model.InstanceGroup(**fields), port=content["port"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _verify(fields: dict[str, Any] | None) -> model.Verify | None:
+    if fields is None:
+        return None
+    smoke = tuple(model.Smoke(**one) for one in fields["smoke"])
+    return model.Verify(**{**fields, "run": tuple(fields["run"]), "smoke": smoke})
 
 
 # --- what is true now ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import select
 import socket
 import string
@@ -23,10 +24,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, cast
 
 from tidegate import errors
-from tidegate.core import model
+from tidegate.core import model, spec
 from tidegate.runtimes import accounts, instances, procfs
 from tidegate.runtimes import plan as plans
 
@@ -39,6 +41,8 @@ _ANSWER_S = 20.0
 #: enough that the first instances stay below the ports that routers use for calls between services.
 _SPREAD = 1_000
 
+_LINK = re.compile(r"http://127\.0\.0\.1:([0-9]{1,5})")
+
 _INHERITED = frozenset({"PATH", "LANG", "TZ"})
 
 
@@ -46,15 +50,23 @@ _INHERITED = frozenset({"PATH", "LANG", "TZ"})
 
 
 def environment(
-    layout: instances.Layout, group: model.InstanceGroup, index: int, port: int | None
+    layout: instances.Layout,
+    group: model.InstanceGroup,
+    index: int,
+    port: int | None,
+    secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """What the app is started with: a few variables of ours, its configuration, and who and where it is."""
+    """What the app is started with: a few variables of ours, its configuration, and who and where it is.
+
+    `secrets`: variables that hold secrets or name their files.
+    """
     name = f"{group.id}.{index}"
     data = str(layout.data_of(group.key))
     # The package is what was built, byte for byte: an interpreter that may write must not put caches into it.
     found = {"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"}
     found |= {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}
     found |= dict(group.environment)
+    found |= secrets
     found.pop(procfs.CHECK_MARK, None)
     found |= {
         "HOST": "127.0.0.1",
@@ -71,6 +83,37 @@ def environment(
     if port is not None:
         found["PORT"] = str(port)
     return found
+
+
+def visible(variables: Mapping[str, str], hidden: Iterable[str]) -> dict[str, str]:
+    """Without those that hold secrets: what an argument may be filled with."""
+    secret = frozenset(hidden)
+    return {name: value for name, value in variables.items() if name not in secret}
+
+
+def job(group: model.InstanceGroup) -> plans.Job | None:
+    """What makes the group's instance a job, with the addresses that it is given; None: it is none."""
+    if group.verify is None:
+        return None
+    links = dict(group.environment)
+    return plans.Job(
+        smoke=[
+            plans.SmokeCheck(
+                service=smoke.service,
+                port=_port_of(links.get(spec.link_variable(smoke.service), "")),
+                path=smoke.path,
+                status=smoke.status,
+            )
+            for smoke in group.verify.smoke
+        ],
+        timeout_s=group.verify.timeout_s,
+    )
+
+
+def _port_of(link: str) -> int | None:
+    """Links lead to the loopback, whatever a configured variable of that name might say."""
+    found = _LINK.fullmatch(link)
+    return int(found.group(1)) if found else None
 
 
 def fill(arguments: Iterable[str], variables: Mapping[str, str]) -> list[str]:

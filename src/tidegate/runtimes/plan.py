@@ -19,7 +19,7 @@ from typing import Final, TypedDict
 from tidegate.runtimes import procfs
 
 #: The plan's format. A shim of another release of Tidegate refuses a plan that it might misread.
-VERSION: Final = 1
+VERSION: Final = 2
 
 LOCK: Final = "lock"
 STATE: Final = "state.json"
@@ -45,6 +45,25 @@ class ControlGroup(TypedDict):
     """File name -> content, e.g. `memory.max` -> `268435456`."""
 
 
+class SmokeCheck(TypedDict):
+    """A path to ask before a job's command runs."""
+
+    service: str
+    port: int | None
+    """Where it answers on the loopback; None: it has no address."""
+    path: str
+    status: int | None
+    """None: any 2xx or 3xx."""
+
+
+class Job(TypedDict):
+    """What makes an instance a job: it runs once, and how it ended is its outcome."""
+
+    smoke: list[SmokeCheck]
+    timeout_s: float
+    """Of all of it; longer has failed."""
+
+
 class Plan(TypedDict):
     """All that a shim must know to run one instance."""
 
@@ -54,6 +73,14 @@ class Plan(TypedDict):
     """Instance folder: lock, state, stop mark, output."""
     arguments: list[str]
     environment: dict[str, str]
+    hidden: list[str]
+    """Variables that hold secrets: never filled into an argument, which the whole machine can read."""
+    secret_folder: str | None
+    """Made of `secret_files` before each start, removed at the end."""
+    secret_files: dict[str, str]
+    """File name -> content."""
+    job: Job | None
+    """None: it shall run for ever."""
     working_folder: str
     user: int | None
     """Numeric user of the instance; None: the same as the shim's."""
@@ -80,11 +107,13 @@ class State(TypedDict):
     """Crashes in a row, for the back-off."""
     exit: str
     """How it ended last; empty: it never has."""
+    passed: bool | None
+    """Of a job that has ended; it is never run again."""
 
 
 def fresh_state(boot: str) -> State:
     """The state of an instance that was never started."""
-    return State(boot=boot, pid=None, start=0, crashes=0, recent=[], streak=0, exit="")
+    return State(boot=boot, pid=None, start=0, crashes=0, recent=[], streak=0, exit="", passed=None)
 
 
 def read_state(folder: str) -> State | None:
@@ -100,6 +129,7 @@ def read_state(folder: str) -> State | None:
             recent=[float(at) for at in found["recent"]],
             streak=int(found["streak"]),
             exit=str(found["exit"]),
+            passed=passed if isinstance(passed := found.get("passed"), bool) else None,
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None

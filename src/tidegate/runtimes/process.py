@@ -19,19 +19,24 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate import errors, ports, revisions
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups, instances, launching, output, procfs, readiness
+from tidegate.runtimes import (
+    accounts,
+    cgroups,
+    instances,
+    launching,
+    machine,
+    output,
+    procfs,
+    readiness,
+    secret_files,
+)
 from tidegate.runtimes import plan as plans
-
-#: Fewer free ports than this are worth a word in `tide doctor`.
-_FEW_PORTS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,10 @@ class ProcessSettings:
         return range(self.first_port, self.last_port + 1)
 
 
+def _no_secrets(_group: model.InstanceGroup) -> Mapping[str, str]:
+    return {}
+
+
 class ProcessRuntime:
     """`ports.Runtime` for local processes."""
 
@@ -66,17 +75,20 @@ class ProcessRuntime:
         folder: Path,
         *,
         content: Callable[[model.InstanceGroup], Path],
+        secrets: Callable[[model.InstanceGroup], Mapping[str, str]] = _no_secrets,
         settings: ProcessSettings | None = None,
     ) -> None:
         """`folder`: made if needed, and used by this runtime alone.
 
         `content`: gives the read-only unpacked tree of the group's package, and raises if it is damaged or if
         the group may not run it.
+        `secrets`: gives the value of each of the group's secrets, by name; asked at each start.
         Raises StorageError.
         """
         self._layout = instances.Layout(folder.absolute())
         self._layout.create()
         self._content = content
+        self._secrets = secrets
         self._settings = settings or ProcessSettings()
         self._readiness = readiness.Readiness()
         with self._layout.locked():
@@ -111,21 +123,57 @@ class ProcessRuntime:
 
     def _needs_shim(self, group_id: str, index: int) -> bool:
         seen = instances.look(self._layout, group_id, index)
-        return seen is None or seen.shim is None
+        return seen is None or (seen.shim is None and seen.passed is None)
 
     def _start(self, group: model.InstanceGroup, indexes: list[int]) -> None:
         content = self._package(group)
         account = accounts.account(self._settings.run_as, group.key, self._layout.users)
         self._require_reachable(account, content)
+        values = self._values(group)
         prepared = []
         with instances.storage_errors(f"{group.id} cannot be started"):
             launching.own_folder(self._layout.data_of(group.key), account)
             for index in indexes:
                 port = self._reserve(group, index)
                 launching.own_folder(self._layout.temporary_of(f"{group.id}.{index}"), account)
-                variables = launching.environment(self._layout, group, index, port)
-                prepared.append(self._plan(group, index, variables, content, account))
+                given = self._given(group, index, values)
+                variables = launching.environment(self._layout, group, index, port, given)
+                plan = self._plan(group, index, variables, content, account)
+                plan["secret_files"] = {use.name: values[use.name] for use in group.secrets if use.as_file}
+                prepared.append(plan)
         launching.launch(prepared)
+
+    def _values(self, group: model.InstanceGroup) -> Mapping[str, str]:
+        """The values of the group's secrets: all of them, or an error."""
+        if not group.secrets:
+            return {}
+        values = self._secrets(group)
+        missing = [use.name for use in group.secrets if use.name not in values]
+        if missing:
+            raise errors.RuntimeAdapterError(
+                f"{group.id} cannot be started: nobody knows the value of {', '.join(missing)}.",
+                hint=f"`tide secret list {group.key.environment}` shows what there is.",
+            )
+        return values
+
+    def _given(self, group: model.InstanceGroup, index: int, values: Mapping[str, str]) -> dict[str, str]:
+        """Variables with the values, or with the paths of the files that hold them."""
+        variables = {use.name: values[use.name] for use in group.secrets if not use.as_file}
+        files = [use.name for use in group.secrets if use.as_file]
+        if files:
+            folder = self._secret_folder(f"{group.id}.{index}")
+            if folder is None:
+                raise errors.MachineError(
+                    f"{group.id} has secrets as files, and this machine has no folder in memory for them.",
+                    hint="Mount a tmpfs at /dev/shm, or let the secrets be variables.",
+                )
+            variables |= {f"{name}_FILE": f"{folder}/{name}" for name in files}
+        return variables
+
+    def _secret_folder(self, name: str) -> str | None:
+        """Where the files of an instance are, if it has any; None: there is no memory for files here."""
+        base = secret_files.base(self._layout.mark, secret_files.places())
+        return None if base is None else f"{base}/{name}"
 
     def _package(self, group: model.InstanceGroup) -> Path:
         try:
@@ -143,7 +191,7 @@ class ProcessRuntime:
         if account is None:
             return
         for target in (self._layout.data, content):
-            barrier = _barrier(target, account)
+            barrier = machine.barrier(target, account)
             if barrier is not None:
                 raise errors.MachineError(
                     f"The apps' user {account.user} may not pass through {barrier} to {target}.",
@@ -186,12 +234,18 @@ class ProcessRuntime:
         account: accounts.Account | None,
     ) -> plans.Plan:
         name = f"{group.id}.{index}"
+        hidden = [use.name for use in group.secrets if not use.as_file]
+        files = any(use.as_file for use in group.secrets)
         return plans.Plan(
             version=plans.VERSION,
             name=name,
             folder=str(self._layout.instance(group.id, index)),
-            arguments=launching.fill(group.run, variables),
+            arguments=launching.fill(group.run, launching.visible(variables, hidden)),
             environment=variables,
+            hidden=hidden,
+            secret_folder=self._secret_folder(name) if files else None,
+            secret_files={},
+            job=launching.job(group),
             working_folder=str(content),
             user=account.user if account else None,
             group=account.group if account else None,
@@ -241,7 +295,7 @@ class ProcessRuntime:
                 yield seen
 
     def _target(self, seen: instances.Look) -> readiness.Target | None:
-        if seen.app is None or seen.spec is None:
+        if seen.app is None or seen.spec is None or seen.is_job:
             return None
         spec = seen.spec
         return readiness.Target(
@@ -265,6 +319,8 @@ class ProcessRuntime:
         return self._plan(group, seen.index, variables, self._package(group), account)
 
     def _status(self, seen: instances.Look, answer: readiness.Answer) -> model.InstanceStatus:
+        if seen.is_job:
+            return _job_status(seen)
         state, ready = seen.state, answer.ready
         return model.InstanceStatus(
             index=seen.index,
@@ -337,6 +393,8 @@ class ProcessRuntime:
                 with instances.storage_errors(f"{seen.name} cannot be put away"):
                     instances.sweep(self._layout, seen, kept_groups=self._settings.kept_logs)
                 cgroups.detect().remove(f"{self._layout.mark}.{seen.name}")
+                if (folder := self._secret_folder(seen.name)) is not None:
+                    secret_files.take_away(folder)
 
     def _sweep_if_free(self, group_ids: Iterable[str]) -> None:
         """The same, unless somebody works on instances now or the disk refuses: the next look comes soon."""
@@ -391,74 +449,39 @@ class ProcessRuntime:
 
     def check(self) -> tuple[ports.Finding, ...]:
         """What on this machine would keep it from working, and what is not enforced here."""
-        return (self._check_shim(), self._check_users(), _check_limits(), self._check_ports())
-
-    def _check_shim(self) -> ports.Finding:
-        name = "process runtime: shim"
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", str(launching.SHIM), "check"],
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env={},
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return ports.Finding(name=name, ok=False, detail=f"{sys.executable} cannot be run: {error}")
-        if done.returncode == 0:
-            return ports.Finding(name=name, ok=True, detail=f"runs by {sys.executable}")
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        return ports.Finding(
-            name=name,
-            ok=False,
-            detail=words[-1] if words else "it does not run",
-            hint="Install Tidegate again.",
+        settings = self._settings
+        return (
+            machine.check_shim(),
+            machine.check_users(settings.run_as, self._layout.data),
+            machine.check_limits(),
+            machine.check_ports(settings.candidates, self._taken_ports()),
         )
-
-    def _check_users(self) -> ports.Finding:
-        name, run_as = "process runtime: users", self._settings.run_as
-        if not accounts.separates(run_as):
-            return ports.Finding(
-                name=name,
-                ok=True,
-                detail="apps run as Tidegate's own user: not kept from its data nor from one another's",
-                hint="Start `tide up` as root with run_as set to auto, and each app gets a user of its own.",
-            )
-        probe = accounts.Account(user=accounts.FIRST_USER, group=accounts.FIRST_USER)
-        barrier = _barrier(self._layout.data, probe)
-        if barrier is not None:
-            return ports.Finding(
-                name=name,
-                ok=False,
-                detail=f"the apps' users may not pass through {barrier} to {self._layout.data}",
-                hint=f"chmod o+x {barrier}, or put Tidegate's data elsewhere.",
-            )
-        detail = (
-            "each app and environment has a user of its own"
-            if run_as == accounts.AUTO
-            else f"apps run as {run_as}"
-        )
-        return ports.Finding(name=name, ok=True, detail=detail)
-
-    def _check_ports(self) -> ports.Finding:
-        name, candidates = "process runtime: ports", self._settings.candidates
-        left = len(frozenset(candidates) - self._taken_ports())
-        first, last = _ephemeral_ports()
-        span = f"{candidates[0]} to {candidates[-1]}" if candidates else "none"
-        if left < _FEW_PORTS:
-            return ports.Finding(
-                name=name, ok=left > 0, detail=f"{left} left ({span})", hint="Widen the range."
-            )
-        if candidates[-1] >= first and candidates[0] <= last:
-            return ports.Finding(
-                name=name,
-                ok=False,
-                detail=f"{span} overlaps the kernel's ephemeral ports {first} to {last}",
-                hint="Choose a range outside of them: any outgoing connection may take one.",
-            )
-        return ports.Finding(name=name, ok=True, detail=f"{left} left ({span})")
 
 
 def _lines(group_id: str, index: int, lines: Iterable[str]) -> Iterator[ports.LogLine]:
     for text in lines:
         yield ports.LogLine(group_id=group_id, index=index, text=text)
+
+
+def _job_status(seen: instances.Look) -> model.InstanceStatus:
+    """Of a job: running while its shim lives, and without an outcome only then."""
+    runs = seen.passed is None and seen.shim is not None and not seen.stopping
+    state = model.InstanceState.RUNNING if runs else model.InstanceState.EXITED
+    return model.InstanceStatus(
+        index=seen.index,
+        state=model.InstanceState.STOPPING if seen.stopping else state,
+        ready=seen.passed,
+        pid=seen.app.pid if seen.app and runs else None,
+        exit="" if runs else _end_of_job(seen),
+    )
+
+
+def _end_of_job(seen: instances.Look) -> str:
+    if seen.state is not None and seen.passed is not None:
+        return seen.state["exit"]
+    if seen.state is not None and seen.state["boot"] != seen.boot:
+        return "the machine was restarted before its end"
+    return "" if seen.shim is not None else "its shim was killed before its end"
 
 
 def _exit(seen: instances.Look) -> str:
@@ -493,33 +516,3 @@ def _anonymous(key: model.EnvironmentKey, placement: int, service: str) -> model
         limits=model.Limits(),
         grace_s=10.0,
     )
-
-
-def _barrier(target: Path, account: accounts.Account) -> Path | None:
-    """The first folder on the way to (and including) `target` that the account may not pass; None: none."""
-    for folder in [*reversed(target.parents), target]:
-        with contextlib.suppress(OSError):
-            found = folder.stat()
-            shift = 6 if found.st_uid == account.user else 3 if found.st_gid == account.group else 0
-            if not found.st_mode >> shift & 0o1:
-                return folder
-    return None
-
-
-def _check_limits() -> ports.Finding:
-    name = "process runtime: limits"
-    missing = cgroups.detect().unenforced(model.Limits(memory_bytes=1, cpus=1.0, processes=1))
-    if not missing:
-        return ports.Finding(name=name, ok=True, detail="memory, CPU and number of processes are enforced")
-    return ports.Finding(
-        name=name,
-        ok=False,
-        detail=f"limits on {', '.join(missing)} are not enforced: no control group may be made for them",
-        hint="Start `tide up` as root, or as a systemd service with Delegate=yes.",
-    )
-
-
-def _ephemeral_ports() -> tuple[int, int]:
-    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
-    first, last = text.split()
-    return int(first), int(last)

@@ -7,7 +7,8 @@ says yes for the first time, so that a start takes no longer than it must, and e
 Invariants: no call waits longer than the check's `timeout_s`; an answer belongs to one process (pid and start
 time), never to its successor; the threads end when nobody has looked for a while.
 
-Neighbours: process.py (looks), launching.py and start.py (run a readiness command as the app's user).
+Neighbours: process.py (looks), asking.py (one question), launching.py and start.py (run a
+readiness command as the app's user).
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
 
 from tidegate.core import model
-from tidegate.runtimes import launching, procfs
+from tidegate.runtimes import asking, launching, procfs
 from tidegate.runtimes import plan as plans
 
 #: Pause between questions in the first seconds of a process, while it has not been ready yet.
@@ -34,15 +33,10 @@ _EAGER_PAUSE_S = 0.075
 _EAGER_COMMAND_PAUSE_S = 0.25
 _EAGER_FOR_S = 15.0
 
-#: Longer than any status line; what follows it is of no interest.
-_STATUS_LINE_BYTES = 4096
-
-_STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})(?= |\r|\n|$)")
 _OK, _BAD = 200, 400
 
 #: What is kept of an answer in words: it has parts that are somebody else's, such as the path.
 _SAID_MAX = 200
-_PATH_MAX = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 #: A thread ends when nobody looked for its answer for so long.
@@ -197,54 +191,9 @@ def probe(target: Target) -> Answer:
 
 def probe_address(port: int, path: str | None, timeout_s: float) -> Answer:
     """Whether the loopback port accepts connections and, with a path, answers 2xx or 3xx in time."""
-    deadline = time.monotonic() + timeout_s
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
-            if connection.getsockname() == connection.getpeername():
-                # Connected to itself: nobody listens, and the kernel chose this very port.
-                return Answer(ready=False, said="connection refused")
-            if path is None:
-                return Answer(ready=True, said="connection accepted")
-            return _ask_http(connection, path, deadline)
-    except TimeoutError:
-        return Answer(ready=False, said=f"no answer within {timeout_s:g} s")
-    except OSError as error:
-        return Answer(ready=False, said=(error.strerror or str(error)).lower())
-
-
-def _ask_http(connection: socket.socket, path: str, deadline: float) -> Answer:
-    """The status line is enough; an answer that trickles in is cut off at the deadline. OSError."""
-    host = "{}:{}".format(*connection.getpeername())
-    target = quote(path if path.startswith("/") else f"/{path}", safe="/?&=%+,:;@!$'()*~-._")
-    head = (
-        f"GET {target} HTTP/1.1",
-        f"Host: {host}",
-        "User-Agent: tidegate",
-        "Accept: */*",
-        "Connection: close",
-    )
-    connection.sendall("\r\n".join([*head, "", ""]).encode("ascii"))
-    answer = b""
-    while b"\n" not in answer and len(answer) < _STATUS_LINE_BYTES:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        connection.settimeout(left_s)
-        part = connection.recv(_STATUS_LINE_BYTES)
-        if not part:
-            break
-        answer += part
-    return _judge_http(target, answer)
-
-
-def _judge_http(target: str, answer: bytes) -> Answer:
-    asked = target if len(target) <= _PATH_MAX else f"{target[:_PATH_MAX]}…"
-    found = _STATUS.match(answer)
-    if found is not None:
-        status = int(found.group(1))
-        return Answer(ready=_OK <= status < _BAD, said=f"GET {asked} answered {status}")
-    how = "answered something else than HTTP" if answer else "got no answer, the connection was closed"
-    return Answer(ready=False, said=f"GET {asked} {how}")
+    found = asking.ask(port, path, timeout_s)
+    ready = found.connected if path is None else found.status is not None and _OK <= found.status < _BAD
+    return Answer(ready=ready, said=found.said)
 
 
 def _probe_command(target: Target) -> Answer:
@@ -252,7 +201,7 @@ def _probe_command(target: Target) -> Answer:
     if plan is None:
         return UNASKED
     variables = {**plan["environment"], procfs.CHECK_MARK: "1"}
-    arguments = launching.fill(target.check.command, plan["environment"])
+    arguments = launching.fill(target.check.command, launching.visible(plan["environment"], plan["hidden"]))
     command: plans.Plan = {**plan, "arguments": arguments, "environment": variables}
     try:
         process = launching.spawn(command, "exec", answer=subprocess.DEVNULL)

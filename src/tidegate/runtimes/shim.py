@@ -1,7 +1,8 @@
 """The shim: one small process per instance that outlives the control plane.
 
 Starts the app, starts it again when it ends unasked, keeps count, turns its output file over, and stops the
-app with all its descendants when the instance folder has a `stop` file. It never decides anything else.
+app with all its descendants when the instance folder has a `stop` file. A job it starts once, writes its
+outcome down and ends. It never decides anything else.
 
 Run as a program: `python -I -S shim.py` (or `shim.py exec` for a readiness command) with the plan on standard
 input; answers one line of JSON on standard output when the instance was started. Standard library only.
@@ -11,28 +12,33 @@ Invariants:
   kernel names the holder to whoever asks;
 - the app's pid is in the state file before the app runs: its child waits for that on a pipe, and ends if the
   shim dies first;
-- a shim that finds the app already running (its predecessor was killed) adopts it instead of starting it;
+- a shim that finds the app already running (its predecessor was killed) adopts it instead of starting it; a
+  job it ends and starts anew, because nobody could know its outcome; one with an outcome never runs again;
 - descendants are killed before the app's own pid is given back to the kernel, so that no pid or session
   that is signalled can belong to a stranger.
 
-Neighbours: start.py (the child's side), plan.py (what it is told and tells), procfs.py.
+Neighbours: start.py (the child's side), smoke.py (before a job), secret_files.py, procfs.py, plan.py (what it
+is told and tells).
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
+import resource
 import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 if not __package__:  # run as a program, without site-packages: find the three neighbours, after the library
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tidegate.runtimes import output, procfs, start
+from tidegate.runtimes import output, procfs, secret_files, start
 from tidegate.runtimes import plan as plans
 
 #: First wait before the app is started again; doubles with each crash in a row up to the last.
@@ -87,6 +93,10 @@ class Shim:
         self.child = False
         self.handle: int | None = None
         self.next_start = 0.0
+        self.begun = 0.0
+        self.late = False
+        #: Of a job that runs: where its child says why it did not become the command.
+        self.failure: int | None = None
         self.unsaved = False
         self.kills = 0
         self.wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -104,7 +114,7 @@ class Shim:
             return known
         ended = "the machine was restarted" if known["pid"] is not None else known["exit"]
         fresh = plans.fresh_state(self.boot)
-        return {**fresh, "crashes": known["crashes"], "exit": ended}
+        return {**fresh, "crashes": known["crashes"], "exit": ended, "passed": known["passed"]}
 
     def _take_over(self, known: plans.State | None) -> None:
         """Adopt the app if a predecessor left one running, clear up what is left of it if not."""
@@ -112,6 +122,9 @@ class Shim:
             app = procfs.first_leader(procfs.marked(self._candidates(), self._marks()))
         else:
             app = plans.app_of(self.state, self.boot)
+        if self.plan["job"] is not None:
+            self._end_cut_off(app)
+            return
         if app is not None and self._watch(app):
             self.state["pid"], self.state["start"] = app
             self._save()
@@ -119,6 +132,14 @@ class Shim:
         if app is not None:
             self._record_crash("ended while its shim was away: how is unknown", ran_s=0.0)
         self._kill_leftovers()
+
+    def _end_cut_off(self, app: procfs.Identity | None) -> None:
+        """A job whose shim was killed: whether it would pass cannot be known any more, and it runs again."""
+        if app is not None and self._watch(app):
+            self.say("its shim was killed: it is ended, and runs again")
+        self._kill_leftovers()
+        self._forget()
+        self.state["pid"] = None
 
     def _watch(self, app: procfs.Identity) -> bool:
         """Wait for the end of a process that is not our child, by its pidfd."""
@@ -146,13 +167,25 @@ class Shim:
 
     def run(self) -> None:
         """Keep the app running until it is to stop; returns when nothing of it is left."""
-        while not self.stopping():
-            if self.app is None and now_s() >= self.next_start:
+        while not self.stopping() and not (self.done and not self.unsaved):
+            if self.app is None and not self.done and now_s() >= self.next_start:
                 self.start()
-            self._wait(TICK_S if self.app else min(TICK_S, max(0.0, self.next_start - now_s())))
+            self._wait(self._pause_s())
+            self._notice_late()
             self._notice_end()
             self._keep_files()
         self.stop()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is a job that has its outcome."""
+        return self.plan["job"] is not None and self.state["passed"] is not None
+
+    def _pause_s(self) -> float:
+        job = self.plan["job"]
+        if self.app is None:
+            return min(TICK_S, max(0.0, self.next_start - now_s()))
+        return TICK_S if job is None else min(TICK_S, max(0.01, self.begun + job["timeout_s"] - now_s()))
 
     def stopping(self) -> bool:
         """Whether the instance is to be stopped, or is no more."""
@@ -194,7 +227,14 @@ class Shim:
     # --- start ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the app as our child; a failure to do so counts as a crash."""
+        """Start the app as our child; a failure to do so counts as a crash, of a job as its outcome."""
+        try:
+            self._give_secrets()
+        except OSError as error:
+            self._refused(f"cannot start: its secrets cannot be written: {error.strerror}")
+            return
+        before = self._before()
+        self.begun, self.late = now_s(), False
         self.kills = self._out_of_memory_kills()
         gate_read, gate_write = os.pipe()
         failure_read, failure_write = os.pipe()
@@ -204,7 +244,7 @@ class Shim:
                 os.close(gate_write)
                 os.setsid()
                 if os.read(gate_read, 1) == b"1":  # else the shim died before it could note our pid
-                    start.become(self.plan, output=self.output, failure=failure_write)
+                    start.become(self.plan, output=self.output, failure=failure_write, before=before)
             finally:
                 os._exit(127)
         os.close(gate_read)
@@ -215,11 +255,36 @@ class Shim:
         self._save()
         os.write(gate_write, b"1")
         os.close(gate_write)
+        if before is not None:  # it may take its time: what it says is read when it has ended
+            self.failure = failure_read
+            return
         refusal = _read_all(failure_read, _EXEC_WAIT_S)
         if refusal:
             os.waitpid(pid, 0)
-            self.say(refusal)
-            self._ended(refusal)
+            self._refused(refusal)
+
+    def _give_secrets(self) -> None:
+        folder = self.plan["secret_folder"]
+        if folder is not None and self.plan["secret_files"]:
+            files, user, group = self.plan["secret_files"], self.plan["user"], self.plan["group"]
+            secret_files.give(folder, files, user=user, group=group)
+
+    def _before(self) -> Callable[[], str] | None:
+        """What a job's child does before it becomes the command; loaded here, where it can be read."""
+        job = self.plan["job"]
+        if job is None:
+            return None
+        from tidegate.runtimes import smoke  # noqa: PLC0415 - half a megabyte that most shims never need
+
+        return functools.partial(smoke.failure, job["smoke"])
+
+    def _refused(self, why: str) -> None:
+        self.say(why)
+        self._ended(why, passed=False)
+
+    def _record_outcome(self, how: str, *, passed: bool) -> None:
+        self.state["pid"], self.state["exit"], self.state["passed"] = None, how[:1000], passed
+        self._save()
 
     def _record_crash(self, how: str, *, ran_s: float) -> None:
         moment = now_s()
@@ -231,40 +296,59 @@ class Shim:
         self.next_start = moment + backoff_s(self.state["streak"])
         self._save()
 
-    def _ended(self, how: str) -> None:
+    def _ended(self, how: str, *, passed: bool) -> None:
         ran_s = now_s() - self.app.start / procfs.TICKS_PER_S if self.app else 0.0
         self._forget()
-        self._record_crash(how, ran_s=ran_s)
+        if self.plan["job"] is not None:
+            self._record_outcome(how, passed=passed)
+        else:
+            self._record_crash(how, ran_s=ran_s)
 
     def _forget(self) -> None:
-        if self.handle is not None:
-            os.close(self.handle)
-        self.app, self.child, self.handle = None, False, None
+        for handle in (self.handle, self.failure):
+            if handle is not None:
+                os.close(handle)
+        self.app, self.child, self.handle, self.failure = None, False, None, None
 
     # --- the end -------------------------------------------------------------------------------------
 
     def _notice_end(self) -> None:
         if self.app is not None:
-            how = self._end_of_child(self.app) if self.child else self._end_of_adopted(self.app)
-            if how is not None:
+            end = self._end_of_child(self.app) if self.child else self._end_of_adopted(self.app)
+            if end is not None:
+                how, passed = end
                 self.say(f"ended: {how}")
-                self._ended(how)
+                self._ended(how, passed=passed)
         self._bury()
 
-    def _end_of_child(self, app: procfs.Identity) -> str | None:
-        """How our child ended, or None; kills its descendants before its pid is free for others."""
+    def _notice_late(self) -> None:
+        """A job that has had its time is killed; its end is noticed like any other."""
+        job = self.plan["job"]
+        if job is not None and self.app is not None and now_s() >= self.begun + job["timeout_s"]:
+            self.late = True
+            self._kill_leftovers()
+
+    def _end_of_child(self, app: procfs.Identity) -> tuple[str, bool] | None:
+        """How our child ended, and whether well; kills its descendants before its pid is free for others."""
         if os.waitid(os.P_PID, app.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         self._kill_leftovers()
         _, status = os.waitpid(app.pid, 0)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        return describe_end(status, out_of_memory=killed and self._out_of_memory_kills() > self.kills)
+        how = describe_end(status, out_of_memory=killed and self._out_of_memory_kills() > self.kills)
+        job = self.plan["job"]
+        if job is not None and self.late:
+            how = f"did not end within {job['timeout_s']:g} s"
+        elif self.failure is not None:
+            said, self.failure = _read_all(self.failure, 0.1), None  # nobody is left who could write more
+            how = said or how
+        return how, status == 0
 
-    def _end_of_adopted(self, app: procfs.Identity) -> str | None:
+    def _end_of_adopted(self, app: procfs.Identity) -> tuple[str, bool] | None:
         if procfs.alive(app):
             return None
         self._kill_leftovers()
-        return "ended under a second shim: how is unknown"
+        return "ended under a second shim: how is unknown", False
 
     def _bury(self) -> None:
         """Reap orphans that became our children; the app itself is reaped by `_end_of_child` only."""
@@ -329,6 +413,8 @@ class Shim:
         self._forget()
         self.state["pid"] = None
         self._save()
+        if self.plan["secret_folder"] is not None:
+            secret_files.take_away(self.plan["secret_folder"])
         for group in self.plan["control_groups"]:
             _remove_folder(group["path"])
 
@@ -407,13 +493,14 @@ def supervise(plan: plans.Plan) -> None:
     signal.signal(signal.SIGUSR1, _ignore)
     signal.signal(signal.SIGCHLD, _ignore)
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the secrets of the plan
     start.adopt_orphans()
     try:
         if not take_lock(plan["folder"]):
             _answer(ok=True, already=True)
             return
         shim = Shim(plan)
-        if not shim.stopping() and shim.app is None:
+        if not shim.stopping() and shim.app is None and not shim.done:
             shim.start()
     except OSError as error:
         _answer(ok=False, errno=error.errno, error=f"{error.strerror}: {error.filename or plan['folder']}")

@@ -14,6 +14,7 @@ import errno
 import os
 import resource
 import signal
+from collections.abc import Callable
 from typing import NoReturn
 
 from tidegate.runtimes import plan as plans
@@ -34,19 +35,29 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def become(plan: plans.Plan, *, output: int, failure: int) -> NoReturn:
-    """Turn this freshly forked process into the app. `failure`: a pipe that gets the reason if that fails."""
+def become(
+    plan: plans.Plan, *, output: int, failure: int, before: Callable[[], str] | None = None
+) -> NoReturn:
+    """Turn this freshly forked process into the app. `failure`: a pipe that gets the reason if that fails.
+
+    `before`: done as the app's user; what it answers, unless that is empty, is a reason. After it there may
+    be no command at all: then that was all.
+    """
     name = plan["arguments"][0] if plan["arguments"] else "nothing: the command is empty"
     try:
         _detach(plan, output)
         _drop_rights(plan)
-        _execute(plan)
+        reason = before() if before is not None else ""
+        if not reason and before is not None and not plan["arguments"]:
+            os._exit(0)
+        if not reason:
+            _execute(plan)
     except _CannotStartError as error:
-        text = str(error)
+        reason = f"cannot start {name}: {error}"
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
-        text = f"{type(error).__name__}: {error}"
+        reason = f"cannot start {name}: {type(error).__name__}: {error}"
     with contextlib.suppress(OSError):
-        os.write(failure, f"cannot start {name}: {text}".encode(errors="replace"))
+        os.write(failure, reason.encode(errors="replace"))
     os._exit(127)
 
 

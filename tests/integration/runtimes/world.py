@@ -197,6 +197,9 @@ class World:
 
     # --- looking ---
 
+    def groups_of(self, key: model.EnvironmentKey) -> tuple[model.GroupStatus, ...]:
+        return self.runtime.observe(key).groups
+
     def groups(self) -> tuple[model.GroupStatus, ...]:
         return self.runtime.observe(KEY).groups
 

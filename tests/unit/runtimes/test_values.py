@@ -146,10 +146,22 @@ def test_shim_needs_the_standard_library_only() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     names, foreign = done.stdout.splitlines()
     ours = {"tidegate", "tidegate.runtimes"} | {
-        f"tidegate.runtimes.{one}" for one in ("output", "plan", "procfs", "start")
+        f"tidegate.runtimes.{one}" for one in ("output", "plan", "procfs", "secret_files", "start")
     }
     assert set(json.loads(names.replace("'", '"'))) == ours
     assert foreign == "False"
+
+
+def test_smoke_checks_need_the_standard_library_only() -> None:
+    """They run in the shim's child, as a user who may not even read the package's dependencies."""
+    source = launching.SHIM.parents[2]
+    code = f"import sys; sys.path.append({str(source)!r}); from tidegate.runtimes import smoke\n"
+    code += (
+        "print(any('site-packages' in (getattr(one, '__file__', '') or '') for one in sys.modules.values()))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "False"
 
 
 def test_shim_refuses_a_plan_of_another_release() -> None:
@@ -218,6 +230,36 @@ def test_spec_is_read_back_without_the_environment(tmp_path: Path) -> None:
     found = instances.read_spec(tmp_path)
     assert found == instances.Spec(group=group(environment=()), port=20_001)
     assert b"hunter2" not in (tmp_path / "spec.json").read_bytes()
+
+
+def test_spec_of_a_job_with_secrets_is_read_back(tmp_path: Path) -> None:
+    """Its checks, its time and the versions of its secrets are kept: a later look knows that it is a job."""
+    smoke = (model.Smoke(service="web", path="/cart", status=200), model.Smoke(service="api", path="/"))
+    job = group(
+        environment=(),
+        secrets=(model.SecretVersion(name="KEY", version=3, as_file=True),),
+        admission="sealed",
+        verify=model.Verify(run=("./smoke",), smoke=smoke, timeout_s=9.0),
+    )
+    instances.write_spec(tmp_path, job, None)
+    assert instances.read_spec(tmp_path) == instances.Spec(group=job, port=None)
+
+
+def test_spec_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Groups that run while Tidegate is upgraded have neither secrets nor checks."""
+    instances.write_spec(tmp_path, group(environment=()), 20_001)
+    content = json.loads((tmp_path / "spec.json").read_bytes())
+    for later in ("secrets", "admission", "verify"):
+        del content["group"][later]
+    (tmp_path / "spec.json").write_text(json.dumps(content), encoding="utf-8")
+    assert instances.read_spec(tmp_path) == instances.Spec(group=group(environment=()), port=20_001)
+
+
+def test_state_of_an_earlier_version_has_no_outcome(tmp_path: Path) -> None:
+    """A shim that was started before an upgrade goes on to write what it knows."""
+    earlier = {key: value for key, value in plans.fresh_state("boot").items() if key != "passed"}
+    (tmp_path / plans.STATE).write_text(json.dumps(earlier), encoding="utf-8")
+    assert plans.read_state(str(tmp_path)) == plans.fresh_state("boot")
 
 
 def test_crashes_of_another_boot_or_long_ago_are_not_recent() -> None:
