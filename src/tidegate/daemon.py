@@ -217,6 +217,7 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
         runtime = ProcessRuntime(
             home.instances,
             content=_admitting(content, vault, log, clock),
+            secrets=vault.secrets.given,
             settings=ProcessSettings(
                 run_as=settings.run_as, reserved_ports=frozenset((*link_ports, settings.port))
             ),

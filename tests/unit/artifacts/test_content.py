@@ -328,6 +328,25 @@ def test_damage_of_the_archive_is_told_apart(store: ContentStore, root: Path, pa
     assert archives.everything_below(root) == before
 
 
+def test_archive_is_checked_by_itself(store: ContentStore, package: Package) -> None:
+    """Whole, cut short, of something else, and gone: before anything relies on it."""
+    store.verify_archive(package.digest)
+    archive = store.archive(package.digest)
+    archive.chmod(0o600)
+    content = archive.read_bytes()
+    archive.write_bytes(content[:-1])
+    with pytest.raises(ArtifactError, match="cut short"):
+        store.verify_archive(package.digest)
+    archive.write_bytes(numbered(1))
+    with pytest.raises(ArtifactError, match="holds another package"):
+        store.verify_archive(package.digest)
+    archive.unlink()
+    with pytest.raises(StorageError):
+        store.verify_archive(package.digest)
+    with pytest.raises(NotFoundError):
+        store.verify_archive(UNKNOWN)
+
+
 def test_an_exchanged_archive_does_not_repair(store: ContentStore, root: Path, package: Package) -> None:
     """A sound archive of something else is refused by its digest."""
     archive = store.archive(package.digest)
