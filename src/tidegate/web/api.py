@@ -16,7 +16,7 @@ from typing import IO, Annotated, Protocol
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate import errors, manifest, ports
@@ -192,9 +192,8 @@ def create_app(context: Context) -> FastAPI:
 async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.TidegateError):
         raise error
-    answer = errors.problem(error)
-    identity.tell(request, answer)
-    return JSONResponse(answer, status_code=error.http_status, media_type=gate.PROBLEM)
+    identity.tell(request, errors.problem(error))
+    return gate.answer(error)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -42,6 +42,15 @@ _FAILED: Final = 500
 _NOT_ALLOWED: Final = (401, 403)
 
 
+def answer(error: errors.TidegateError) -> JSONResponse:
+    """The error as a problem object. A token that was sent where a name belongs does not come back in it."""
+    problem = {
+        name: roles.redacted(value) if isinstance(value, str) else value
+        for name, value in errors.problem(error).items()
+    }
+    return JSONResponse(problem, status_code=error.http_status, media_type=PROBLEM)
+
+
 @dataclass(slots=True)
 class _Flood:
     """Lets a few a minute through, and counts the others."""
@@ -118,9 +127,7 @@ class Gate:
             await self._let_in(request)
         except errors.TidegateError as error:
             await self._refuse(request, error)
-            problem = errors.problem(error)
-            answer = JSONResponse(problem, status_code=error.http_status, media_type=PROBLEM)
-            await answer(scope, receive, send)
+            await answer(error)(scope, receive, send)
             return
         await self._go(request, receive, send)
 

@@ -72,7 +72,9 @@ def add(app: FastAPI, tokens: ports.Tokens, now: Callable[[], float]) -> None:
 
 
 def _refuse_name(name: str) -> None:
-    """History shows only names: one that could be another's would prove nothing."""
+    """History shows only names: one that could be another's would prove nothing, and a token is no name."""
+    if roles.redacted(name) != name:
+        raise errors.RequestError("That is a token, not a name for one.", hint="Name what it is for.")
     try:
         pwd.getpwnam(name)
     except KeyError:
