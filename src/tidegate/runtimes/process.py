@@ -393,8 +393,8 @@ class ProcessRuntime:
                 with instances.storage_errors(f"{seen.name} cannot be put away"):
                     instances.sweep(self._layout, seen, kept_groups=self._settings.kept_logs)
                 cgroups.detect().remove(f"{self._layout.mark}.{seen.name}")
-                if (folder := self._secret_folder(seen.name)) is not None:
-                    secret_files.take_away(folder)
+                for place in secret_files.places():
+                    secret_files.take_away(f"{secret_files.at(place, self._layout.mark)}/{seen.name}")
 
     def _sweep_if_free(self, group_ids: Iterable[str]) -> None:
         """The same, unless somebody works on instances now or the disk refuses: the next look comes soon."""

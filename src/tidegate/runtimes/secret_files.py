@@ -11,6 +11,7 @@ that somebody else has put there. Neighbours: process.py (chooses the place), sh
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -37,23 +38,23 @@ def _kind(place: str, kinds: Mapping[str, str]) -> str:
 
 
 def base(name: str, candidates: Iterable[str]) -> str | None:
-    """Our own folder of that name in the first place that lets us; None: nowhere."""
+    """Our own folder of that name, in the first place that lets us have it; None: nowhere."""
     for place in candidates:
-        path = f"{place}/tidegate-{name}"
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o711)
-            found = os.lstat(path)
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-                os.chmod(path, 0o711)  # noqa: S103 - apps pass through, and cannot list what is there
-                return path
-        except OSError:
-            continue
+        path = at(place, name)
+        with contextlib.suppress(OSError):
+            _make_own(path)
+            return path
     return None
+
+
+def at(place: str, name: str) -> str:
+    """Where our own folder of that name is in this place, if it is there."""
+    return f"{place}/tidegate-{name}"
 
 
 def give(folder: str, files: Mapping[str, str], *, user: int | None, group: int | None) -> None:
     """Write the files, readable for that user alone. OSError if that is refused."""
+    _make_own(os.path.dirname(folder))  # it goes with the last instance that had files in it
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     if group is not None:
@@ -72,7 +73,25 @@ def give(folder: str, files: Mapping[str, str], *, user: int | None, group: int 
 
 def take_away(folder: str) -> None:
     """Remove them; nothing happens if they are gone."""
+    around = os.path.dirname(folder)
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
-        os.rmdir(folder)
+        if _is_own(around):
+            for name in os.listdir(folder):
+                os.unlink(f"{folder}/{name}")
+            os.rmdir(folder)
+            os.rmdir(around)  # refused while others have files in it
+
+
+def _make_own(path: str) -> None:
+    """Make the folder that the folders of instances lie in. OSError if it is somebody else's."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o711)
+    if not _is_own(path):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+    os.chmod(path, 0o711)  # noqa: S103 - apps pass through, and cannot list what is there
+
+
+def _is_own(path: str) -> bool:
+    """Whether nobody else can have put anything there. OSError if there is nothing."""
+    found = os.lstat(path)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidegate.core import model
-from tidegate.runtimes import cgroups, instances, procfs
+from tidegate.runtimes import cgroups, instances, procfs, secret_files
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
 
 KEY = model.EnvironmentKey(app="shop", environment="production")
@@ -147,6 +147,7 @@ class World:
         self.package.mkdir(mode=0o755)
         self.add("server.py", SERVER)
         self.runtimes: list[ProcessRuntime] = []
+        self.secrets: dict[str, str] = {}
         self.runtime = self.new_runtime()
 
     # --- making ---
@@ -167,7 +168,10 @@ class World:
     def new_runtime(self, **changes: Any) -> ProcessRuntime:
         """Another one on the same folder, as after a restart of the control plane."""
         made = ProcessRuntime(
-            self.folder / "instances", content=lambda group: self.package, settings=self.settings(**changes)
+            self.folder / "instances",
+            content=lambda group: self.package,
+            secrets=lambda group: self.secrets,
+            settings=self.settings(**changes),
         )
         self.runtimes.append(made)
         return made
@@ -227,8 +231,11 @@ class World:
 
     def ask(self, path: str, index: int = 0) -> Any:
         """What the sample server answers."""
-        url = f"http://127.0.0.1:{self.instance(index).port}{path}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        return self.ask_port(self.instance(index).port or 0, path)
+
+    def ask_port(self, port: int, path: str) -> Any:
+        """What the sample server at this port answers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return json.load(answer)
 
     # --- harming ---
@@ -261,6 +268,13 @@ class World:
             cgroups.detect().remove(name)
         for made in self.runtimes:
             made.close()
+        for left in self.secret_folders():
+            secret_files.take_away(str(left))
+
+    def secret_folders(self) -> list[Path]:
+        """Folders in memory that instances of this world have secrets in."""
+        bases = (Path(secret_files.at(place, self.runtime._layout.mark)) for place in secret_files.places())
+        return [folder for base in bases if base.exists() for folder in base.iterdir()]
 
     def processes(self) -> Iterator[int]:
         """Shims and marked processes of this world."""
@@ -282,6 +296,7 @@ from tests.integration.runtimes.world import World
 class Again(World):
     def __init__(self, folder):
         self.folder, self.run_as, self.package, self.runtimes = folder, "same", folder / "package", []
+        self.secrets = {}
         self.runtime = self.new_runtime()
 world = Again(Path(sys.argv[1]))
 world.runtime.apply(world.group(instances=int(sys.argv[2])), key="from another process")
