@@ -11,7 +11,8 @@ The rules, each with a test that fails without it:
   observed time, not time on the clock. An emergency earns none, nor does a way back.
 - A pass counts for what runs (`promotions.identity`), and only while its seal is whole: what this module is
   shown has been proved.
-- Of releases that wait at the same gate the newest stays; approvals are of a release, and not handed on.
+- Of releases that wait at the same gate the newest stays, and none follows a newer one that has passed it;
+  approvals are of a release, and not handed on.
 - Rollbacks are not promotions: they never wait.
 - Everything is level-triggered: a rollout is found again by its key, so that a control plane that was killed
   between any two steps goes on without doing anything twice.
@@ -23,14 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from tidegate import errors
 from tidegate.core import model
 from tidegate.core.model import Approvals, EnvironmentState, Event, Phase, Reason, Refusal, Rollout
 from tidegate.core.promotions import Approval, Ended, Pass, PipelineState, Promotion, Soak, Waits, identity
 
+#: What keeps a release out for now.
+GATES: Final = (Waits.BUSY, Waits.APPROVAL, Waits.FREEZE)
 #: Longest time that one look may add to a soak.
-TICK_MAX_S = 1.0
+TICK_MAX_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +120,11 @@ def advance(state: PipelineState, look: Look, dt_s: float) -> Outcome:
     for promotion in soaked.promotions:
         newest = _newest_at_gate(soaked, promotion)
         if newest is not None:
-            sentence = f"r{newest.release}, asked for later, waits at the same gate"
-            ended = replace(promotion, ended=Ended.SUPERSEDED, detail=sentence, waits=None)
-            soaked = soaked.with_promotion(ended)
-            events += _told(promotion, ended)
+            does = "waits at" if _waits_at(newest, promotion.environment) else "has passed"
+            sentence = f"r{newest.release}, asked for later, {does} the same gate"
+            superseded, told = ended(promotion, Ended.SUPERSEDED, sentence)
+            soaked = soaked.with_promotion(superseded)
+            events += told
     kept = {promotion.id for promotion in soaked.promotions}
     begins = [begin for begin in begins if begin.promotion in kept]
     return Outcome(state=soaked, passes=tuple(passes), begins=tuple(begins), events=tuple(events))
@@ -193,6 +198,8 @@ def _moved(
     rollout = travel.rollout
     if rollout is None and promotion.rollout is not None:
         return promotion, None  # it was begun, and its record could not be looked at
+    if rollout is None and promotion.queued and place is not None:
+        return _queued(promotion, place.state)
     if rollout is not None:
         return _after_rollout(replace(promotion, rollout=rollout.id), rollout, travel, place, state), None
     if promotion.environment != promotion.target and promotion.environment in travel.passed:
@@ -207,6 +214,17 @@ def _moved(
     return begins, Begin(promotion=promotion.id, environment=promotion.environment)
 
 
+def _queued(promotion: Promotion, there: EnvironmentState) -> tuple[Promotion, Begin | None]:
+    """Its rollout was asked for and has not begun: somebody may have taken it back."""
+    if there.pending is not None and there.pending.key == promotion.request_key(promotion.environment):
+        return promotion, None
+    if there.live is not None and there.live.release == promotion.release:
+        again = replace(promotion, queued=False)  # the rollout before it went home to just this release
+        return again, Begin(promotion=promotion.id, environment=promotion.environment)
+    gone = f"its rollout in {promotion.environment} was taken back, or gave way to another, before it began"
+    return ended(promotion, Ended.WITHDRAWN, gone)[0], None
+
+
 def _after_rollout(
     promotion: Promotion, rollout: Rollout, travel: Travel, place: Place | None, state: PipelineState
 ) -> Promotion:
@@ -216,16 +234,14 @@ def _after_rollout(
     if rollout.phase is not Phase.SUCCEEDED:
         return replace(promotion, waits=Waits.ROLLOUT, detail=f"rollout #{rollout.id} in {name}")
     if name == promotion.target:
-        arrived = f"r{promotion.release} is live in {name}"
-        return replace(promotion, ended=Ended.ARRIVED, waits=None, detail=arrived)
+        return ended(promotion, Ended.ARRIVED, f"r{promotion.release} is live in {name}")[0]
     if name in travel.passed:
         return _onward(promotion, travel)
     live = place.state.live if place else None
     if live is None or live.id != rollout.placement:
         left = f"it is not live in {name} any more, and its time there was not over"
         newer = any(other.id > promotion.id for other in (*state.promotions, *state.ended))
-        ended = Ended.SUPERSEDED if newer else Ended.FAILED
-        return replace(promotion, ended=ended, waits=None, detail=left)
+        return ended(promotion, Ended.SUPERSEDED if newer else Ended.FAILED, left)[0]
     if not live.spec.soak_s:
         return replace(promotion, waits=Waits.ROLLOUT, detail=f"is live in {name}")
     soak = state.soak(name)
@@ -240,24 +256,43 @@ def _onward(promotion: Promotion, travel: Travel) -> Promotion:
     following = next(
         name for name in promotion.path[index:] if name not in travel.passed or name == promotion.target
     )
-    return replace(promotion, environment=following, rollout=None, waits=None, detail="")
+    return standing(promotion, following)
 
 
 def _failed(promotion: Promotion, detail: str) -> Promotion:
-    return replace(promotion, ended=Ended.FAILED, waits=None, detail=detail)
+    return ended(promotion, Ended.FAILED, detail)[0]
+
+
+def ended(promotion: Promotion, how: Ended, detail: str) -> tuple[Promotion, tuple[tuple[str, Event], ...]]:
+    """The promotion at its end, and what the history says of it."""
+    after = replace(promotion, ended=how, waits=None, detail=detail)
+    return after, tuple(_told(promotion, after))
 
 
 def _newest_at_gate(state: PipelineState, promotion: Promotion) -> Promotion | None:
-    """A later promotion that waits where this one waits."""
-    gates = (Waits.BUSY, Waits.APPROVAL, Waits.FREEZE)
-    if promotion.waits not in gates:
+    """A later promotion that waits where this one waits, or has gone on from there."""
+    waits = promotion.waits in GATES
+    enters = promotion.waits is Waits.ROLLOUT and promotion.rollout is None and not promotion.queued
+    if not waits and not enters:
         return None
-    later = [
-        other
-        for other in state.promotions
-        if other.id > promotion.id and other.environment == promotion.environment and other.waits in gates
-    ]
-    return later[-1] if later else None
+    gate = promotion.environment
+    known = sorted((*state.promotions, *state.ended), key=lambda one: one.id)
+    later = [one for one in known if one.id > promotion.id and one.release != promotion.release]
+    found = [one for one in later if _has_passed(one, gate) or (waits and _waits_at(one, gate))]
+    return found[-1] if found else None
+
+
+def _waits_at(promotion: Promotion, gate: str) -> bool:
+    return promotion.ended is None and promotion.environment == gate and promotion.waits in GATES
+
+
+def _has_passed(promotion: Promotion, gate: str) -> bool:
+    """It has entered there, or was let through; what was stopped on its way has not."""
+    if gate not in promotion.path or promotion.ended not in (None, Ended.ARRIVED):
+        return False
+    beyond = promotion.path.index(promotion.environment) > promotion.path.index(gate)
+    entered = promotion.environment == gate and promotion.rollout is not None
+    return beyond or entered or promotion.ended is Ended.ARRIVED
 
 
 def _told(before: Promotion, after: Promotion) -> list[tuple[str, Event]]:
@@ -267,9 +302,8 @@ def _told(before: Promotion, after: Promotion) -> list[tuple[str, Event]]:
             reason=Reason.STOPPED, release=after.release, rollout=after.rollout, detail=after.detail
         )
         return [(after.environment, event)]
-    gates = (Waits.APPROVAL, Waits.FREEZE, Waits.BUSY, Waits.SOAK)
     same = (before.waits, before.environment) == (after.waits, after.environment)
-    if after.waits not in gates or same:
+    if after.waits not in (*GATES, Waits.SOAK) or same:
         return []
     return [
         (after.environment, Event(reason=Reason.WAITING, release=after.release, detail=after.detail)),
@@ -353,8 +387,6 @@ class Decision:
     promotion: Promotion
     no_op: bool = False
     events: tuple[tuple[str, Event], ...] = ()
-    aborts: tuple[tuple[str, int], ...] = ()
-    """Rollouts (environment, id) that shall go home."""
 
 
 def promote(state: PipelineState, wanted: Promotion) -> Decision:
@@ -370,16 +402,14 @@ def promote(state: PipelineState, wanted: Promotion) -> Decision:
             return Decision(state=state, promotion=known, no_op=True)
     added = replace(wanted, id=state.next_id)
     events: list[tuple[str, Event]] = []
-    aborts: list[tuple[str, int]] = []
     for older in state.promotions if wanted.supersede else ():
         sentence = f"superseded by r{added.release}, asked for by {added.by or 'somebody'}"
-        ended = replace(older, ended=Ended.SUPERSEDED, waits=None, detail=sentence)
-        state = state.with_promotion(ended)
-        events += _told(older, ended)
-        if older.rollout is not None and older.waits is Waits.ROLLOUT:
-            aborts.append((older.environment, older.rollout))
+        superseded, told = ended(older, Ended.SUPERSEDED, sentence)
+        superseded = replace(superseded, homeward=older.waits is Waits.ROLLOUT)
+        state = state.with_promotion(superseded)
+        events += told
     state = replace(state, next_id=state.next_id + 1, promotions=(*state.promotions, added))
-    return Decision(state=state, promotion=added, events=tuple(events), aborts=tuple(aborts))
+    return Decision(state=state, promotion=added, events=tuple(events))
 
 
 def approve(
@@ -422,22 +452,22 @@ def approve(
 def withdraw(state: PipelineState, environment: str, release: int | None, by: str) -> Decision:
     """Take back a promotion that waits before, or soaks in, the environment. Raises RefusedError."""
     candidate = waiting(state, environment, release, soaking=True)
-    ended = replace(candidate, ended=Ended.WITHDRAWN, waits=None, detail=f"withdrawn by {by or 'somebody'}")
-    return Decision(state=state.with_promotion(ended), promotion=ended, events=tuple(_told(candidate, ended)))
+    withdrawn, told = ended(candidate, Ended.WITHDRAWN, f"withdrawn by {by or 'somebody'}")
+    return Decision(state=state.with_promotion(withdrawn), promotion=withdrawn, events=told)
 
 
 def waiting(
     state: PipelineState, environment: str, release: int | None, *, soaking: bool = False
 ) -> Promotion:
     """The newest promotion that waits there. Raises RefusedError."""
-    gates = (Waits.APPROVAL, Waits.FREEZE, Waits.BUSY, *((Waits.SOAK,) if soaking else ()))
+    gates = (*GATES, *((Waits.SOAK,) if soaking else ()))
     there = [p for p in state.promotions if p.environment == environment]
     found = [p for p in there if p.waits in gates and release in (None, p.release)]
     if found:
         return found[-1]
-    ended = [p for p in state.ended if release == p.release and environment in p.path]
+    before = [p for p in state.ended if release == p.release and environment in p.path]
     said = f"r{release} does not wait" if release is not None else "No release waits"
-    more = f": its promotion has {ended[-1].ended}, {ended[-1].detail}" if ended else ""
+    more = f": its promotion has {before[-1].ended}, {before[-1].detail}" if before else ""
     raise errors.RefusedError(
         f"{said} at the gate of {state.app}/{environment}{more}.",
         reason=Refusal.NOTHING_WAITS.value,
@@ -447,4 +477,4 @@ def waiting(
 
 def standing(promotion: Promotion, environment: str) -> Promotion:
     """The promotion as it stands before an environment of its path."""
-    return replace(promotion, environment=environment, rollout=None, waits=None, detail="")
+    return replace(promotion, environment=environment, rollout=None, queued=False, waits=None, detail="")

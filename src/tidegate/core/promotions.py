@@ -109,6 +109,10 @@ class Promotion:
     """A rollout that is in its way is aborted, not waited for."""
     rollout: int | None = None
     """Of this promotion, in `environment`."""
+    queued: bool = False
+    """Its rollout was asked for, and begins when the one before it has gone home."""
+    homeward: bool = False
+    """Ended before its rollout did, which has yet to be sent home."""
     waits: Waits | None = None
     detail: str = ""
     """For people: what it waits for, or how it ended."""
@@ -150,7 +154,8 @@ class PipelineState:
             changed = tuple(promotion if p.id == promotion.id else p for p in self.promotions)
             return replace(self, promotions=changed)
         left = tuple(p for p in self.promotions if p.id != promotion.id)
-        return replace(self, promotions=left, ended=(*self.ended, promotion)[-KEPT:])
+        ended = tuple(p for p in self.ended if p.id != promotion.id)
+        return replace(self, promotions=left, ended=(*ended, promotion)[-KEPT:])
 
 
 def identity(release: model.Release) -> str:

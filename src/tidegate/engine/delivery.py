@@ -80,6 +80,9 @@ class Delivery:
 
     def promote(self, app: str, release: int, to: str | None, asked: Asked, *, supersede: bool) -> Promotion:
         """The same for what comes by itself: it waits where somebody is refused. `to`: last by default."""
+        repeated = self.pipelines.kept.promotion_by_key(app, asked.key) if asked.key else None
+        if repeated is not None:
+            return repeated
         found = self.operations.release(app, release)
         target = to or found.environments[-1][0]
         found, wanted = self._wanted(

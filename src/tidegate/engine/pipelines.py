@@ -4,7 +4,8 @@ Hides how the look is put together and how a rollout that was begun is found aga
 
 - a rollout begins only from a committed promotion, under the promotion's own key: a control plane that is
   killed before, between or after begins it once;
-- a pass is sealed before it is committed;
+- a pass is sealed before it is committed, and a soak that was not committed is soaked again;
+- what ends before its rollout did sends it home, also when the control plane was killed in between;
 - what refuses to begin ends the promotion with the reason; what cannot be looked at now waits.
 
 Neighbours: `core.pipeline` decides, `gates` proves and admits, `operations` begins rollouts, `watch` calls
@@ -29,6 +30,12 @@ SOAK_STEP_S: Final = 5.0
 #: How often a decision is tried again when somebody else has committed in between.
 ATTEMPTS: Final = 10
 
+#: Refusals that end by themselves.
+CLOSED: Final = (model.Refusal.BUSY.value, model.Refusal.HALTED.value)
+#: Wall clock seconds for which the newest look at an environment counts.
+LOOK_MAX_S: Final = 10.0
+
+Told = tuple[tuple[str, model.Event], ...]
 Enter = Callable[[EnvironmentKey, model.Release, Promotion], requests.Decision]
 
 
@@ -67,7 +74,6 @@ class Pipelines:
         elapsed_s = now - self._stepped_at.get(app, now)
         self._stepped_at[app] = now
         outcome = pipeline.advance(state, self._look(state, views), elapsed_s)
-        self._soaks[app] = (versioned.version, outcome.state.soaks)
         changed = bool(outcome.passes or outcome.events) or _decided(versioned.state, outcome.state)
         if changed or _soaked(versioned.state, outcome.state):
             passes = tuple(self.gates.sealed(app, one) for one in outcome.passes)
@@ -79,8 +85,11 @@ class Pipelines:
                 events=outcome.events,
                 at=self.clock.now(),
             )
+        else:
+            self._soaks[app] = (versioned.version, outcome.state.soaks)
         for begin in outcome.begins:
             self._begin(app, begin)
+        self._send_home(app, settled=True)
         return changed
 
     def _begin(self, app: str, begin: pipeline.Begin) -> None:
@@ -93,36 +102,84 @@ class Pipelines:
             if release is None:
                 raise errors.NotFoundError(f"{app} has no release r{promotion.release} any more.")
             decision = self.enter(key, release, promotion)
-        except errors.RefusedError as error:
-            if error.reason != model.Refusal.BUSY.value:
-                self._ends(app, promotion.id, Ended.FAILED, error.message)
         except errors.RequestError as error:
-            self._ends(app, promotion.id, Ended.FAILED, error.message)
-        else:
-            if decision.no_op and decision.rollout is None and begin.environment == promotion.target:
-                self._ends(app, promotion.id, Ended.ARRIVED, f"r{promotion.release} is live there already")
-            elif decision.rollout is not None:
-                self._adopt(app, promotion.id, begin.environment, decision.rollout)
+            if not isinstance(error, errors.RefusedError) or error.reason not in CLOSED:
+                self._ends(app, promotion.id, Ended.FAILED, error.message)
+            return
+        pending = decision.state.pending
+        if decision.rollout is not None:
+            self._adopt(app, promotion, rollout=decision.rollout)
+        elif pending is not None and pending.key == promotion.request_key(begin.environment):
+            self._adopt(app, promotion, queued=True)
+        elif release is not None:
+            self._there_already(app, promotion, release, decision.state)
+
+    def _there_already(
+        self, app: str, promotion: Promotion, release: model.Release, there: model.EnvironmentState
+    ) -> None:
+        """What is live needs no rollout; but it goes on from there with a pass alone."""
+        name = promotion.environment
+        if name == promotion.target:
+            self._ends(app, promotion.id, Ended.ARRIVED, f"r{promotion.release} is live there already")
+            return
+        soak = self.kept.load(app).state.soak(name)
+        if name in self.gates.passed(app, release) or soak is None or there.live is None:
+            return
+        if soak.placement != there.live.id:
+            return  # not looked at yet
+        if soak.rollout is not None and not soak.passed:
+            self._adopt(app, promotion, rollout=soak.rollout)
+            return
+        why = (
+            f"r{promotion.release} is live in {name}, but came there past the gates or on a way back, which "
+            "passes nothing; it can enter again when another release is live there"
+        )
+        self._ends(app, promotion.id, Ended.FAILED, why)
 
     def _ends(self, app: str, promotion_id: int, how: Ended, detail: str) -> None:
-        def end(state: PipelineState) -> PipelineState:
+        def end(state: PipelineState) -> tuple[PipelineState, Told]:
             promotion = state.promotion(promotion_id)
             if promotion is None or promotion.ended is not None:
-                return state
-            return state.with_promotion(replace(promotion, ended=how, waits=None, detail=detail))
+                return state, ()
+            ended, told = pipeline.ended(promotion, how, detail)
+            return state.with_promotion(ended), told
 
-        self._committed(app, lambda state: (end(state), ()))
+        self._committed(app, end)
 
-    def _adopt(self, app: str, promotion_id: int, environment: str, rollout: int) -> None:
+    def _adopt(self, app: str, stood: Promotion, *, rollout: int | None = None, queued: bool = False) -> None:
         """Know the rollout at once: also one of another key, when it was live or begun already."""
 
-        def adopt(state: PipelineState) -> PipelineState:
-            promotion = state.promotion(promotion_id)
-            if promotion is None or promotion.ended is not None or promotion.environment != environment:
-                return state
-            return state.with_promotion(replace(promotion, rollout=rollout))
+        def adopt(state: PipelineState) -> tuple[PipelineState, Told]:
+            promotion = state.promotion(stood.id)
+            if promotion is None or promotion.ended is not None:
+                return state, ()
+            if promotion.environment != stood.environment:
+                return state, ()
+            return state.with_promotion(replace(promotion, rollout=rollout, queued=queued)), ()
 
-        self._committed(app, lambda state: (adopt(state), ()))
+        self._committed(app, adopt)
+
+    def _send_home(self, app: str, *, settled: bool = False) -> None:
+        """Rollouts of promotions that ended before them. `settled`: none of them can begin any more."""
+        for promotion in self.kept.load(app).state.ended:
+            if not promotion.homeward:
+                continue
+            key = EnvironmentKey(app=app, environment=promotion.environment)
+            pending = self.store.load(key).state.pending  # first: what has begun since is found below
+            rollout = self._rollout(app, promotion)
+            if rollout is not None and not rollout.phase.ended:
+                self.send_home(key, rollout.id)
+            elif settled and (pending is None or pending.key != promotion.request_key(promotion.environment)):
+                self._is_home(app, promotion.id)
+
+    def _is_home(self, app: str, promotion_id: int) -> None:
+        def arrive(state: PipelineState) -> tuple[PipelineState, Told]:
+            ended = tuple(
+                replace(one, homeward=False) if one.id == promotion_id else one for one in state.ended
+            )
+            return replace(state, ended=ended), ()
+
+        self._committed(app, arrive)
 
     # --- what people ask ---------------------------------------------------------------------------
 
@@ -130,20 +187,19 @@ class Pipelines:
         """Commit a decision on the pipeline. Raises what `ask` raises, FencedError, StoreError."""
         decided: list[pipeline.Decision] = []
 
-        def change(state: PipelineState) -> tuple[PipelineState, tuple[tuple[str, model.Event], ...]]:
+        def change(state: PipelineState) -> tuple[PipelineState, Told]:
             decided[:] = [ask(state)]
             return decided[0].state, decided[0].events
 
         self._committed(app, change)
-        for environment, rollout in decided[0].aborts:
-            self.send_home(EnvironmentKey(app=app, environment=environment), rollout)
+        self._send_home(app)
         self.wake()
         return decided[0]
 
     def _committed(
         self,
         app: str,
-        change: Callable[[PipelineState], tuple[PipelineState, tuple[tuple[str, model.Event], ...]]],
+        change: Callable[[PipelineState], tuple[PipelineState, Told]],
     ) -> None:
         for _ in range(ATTEMPTS):
             versioned = self.kept.load(app)
@@ -178,7 +234,8 @@ class Pipelines:
 
     def _place(self, state: PipelineState, key: EnvironmentKey, view: loop.View) -> pipeline.Place:
         there = self.store.load(key).state
-        live, groups, soak = there.live, view.observed.groups, state.soak(key.environment)
+        live, soak = there.live, state.soak(key.environment)
+        groups = view.observed.groups if 0 <= self.clock.now() - view.at <= LOOK_MAX_S else None
         if live is None:
             return pipeline.Place(state=there)
         made = self._made_live(key, live) if soak is None or soak.placement != live.id else None
