@@ -90,7 +90,8 @@ and tags may not. A file has at most {BYTES_MAX >> 20} MiB.
 - A window of `freeze` begins and ends by the same kind of moment; by dates it ends after it begins, in the
   week it may go over the week's end.
 - `secrets` keep the rules of `config`, and a name stands in one of the two. A secret that is a file takes two
-  names: its own, and `<NAME>_FILE`.
+  names: its own, and `<NAME>_FILE`. No command names a secret that is a variable, since everybody on the
+  machine can read commands; a shell may, as in `[sh, -c, ...]`.
 - Without `environments`, there is one: `production`.
 """
 

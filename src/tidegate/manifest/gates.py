@@ -7,8 +7,10 @@ Hides which of two `verify` counts, and which service is meant where none is nam
 from __future__ import annotations
 
 import datetime as dt
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from tidegate.core import spec
 from tidegate.core.model import Approvals, Freeze, SecretUse, ServiceSpec, Smoke, Verify
@@ -16,6 +18,8 @@ from tidegate.core.spec import DeclaredService, Fault, Where
 from tidegate.manifest.definition import EnvironmentSection, ManifestSection
 from tidegate.manifest.gate_sections import FreezeSection, SmokeSection, VerifySection
 from tidegate.manifest.gate_values import Moment
+
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "busybox", "zsh", "ksh"})
 
 
 def faults(
@@ -41,6 +45,7 @@ def faults(
         yield from _secret_faults(name, environment, needed)
         for index, freeze in enumerate(environment.freeze):
             yield from _freeze_faults((*where, "freeze", index), freeze)
+    yield from _shown_faults(definition, pipeline)
 
 
 # --- verify ------------------------------------------------------------------------------------------
@@ -170,6 +175,37 @@ def _secret_faults(name: str, environment: EnvironmentSection, needed: frozenset
                 message=f"{secret} is a file, so that {path} is its path, and {path} stands in {other}, too",
                 hint="use another name",
             )
+
+
+def _shown_faults(definition: ManifestSection, pipeline: Mapping[str, EnvironmentSection]) -> Iterator[Fault]:
+    """Secrets in commands: whoever is on the machine reads the arguments of every process."""
+    secret = {
+        name for environment in pipeline.values() for name, file in environment.secrets.items() if not file
+    }
+    for where, command in _commands(definition, pipeline):
+        if PurePosixPath(command[0]).name in _SHELLS:
+            continue  # it looks the variable up by itself, and is not given its value
+        named = {name for word in command for name in string.Template(word).get_identifiers()}
+        for name in sorted(named & secret):
+            yield Fault(
+                where=where,
+                message=f"names ${name}, which is a secret: whoever is on the machine could read it there",
+                hint="let the program look it up in its environment",
+            )
+
+
+def _commands(
+    definition: ManifestSection, pipeline: Mapping[str, EnvironmentSection]
+) -> Iterator[tuple[Where, tuple[str, ...]]]:
+    for name, service in definition.services.items():
+        yield ("services", name, "run"), service.run
+        if service.health is not None and service.health.command is not None:
+            yield ("services", name, "health", "command"), service.health.command
+    places: list[tuple[Where, VerifySection | None]] = [(("verify",), definition.verify)]
+    places += [(("environments", name, "verify"), spec.verify) for name, spec in pipeline.items()]
+    for where, verify in places:
+        if verify is not None and verify.run is not None:
+            yield where, verify.run
 
 
 def secrets(environment: EnvironmentSection) -> tuple[SecretUse, ...]:

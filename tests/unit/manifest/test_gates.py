@@ -400,6 +400,32 @@ def test_links_are_no_secrets() -> None:
     ]
 
 
+def test_secret_in_a_command_is_a_mistake() -> None:
+    """It would be in the list of processes; a shell looks it up by itself, and a path is no secret."""
+    text = text_of("""
+        app: shop
+        artifact: {package: dist}
+        services:
+          api: {run: "./api --db=${URL}", health: {command: ./check $URL $OTHER}}
+          web: {run: ./web $KEY_FILE $$URL}
+          job: {run: [/bin/sh, -c, 'exec ./job "$URL"']}
+        verify: ./smoke $URL
+        environments:
+          a: {secrets: {URL: variable, KEY: file}, verify: {run: [./smoke, $URL]}}
+          b: {secrets: [URL]}
+    """)
+    said = (
+        "names $URL, which is a secret: whoever is on the machine could read it there "
+        "(let the program look it up in its environment)"
+    )
+    assert mistakes(text) == [
+        f"services.api.run: line 4: {said}",
+        f"services.api.health.command: line 4: {said}",
+        f"verify: line 7: {said}",
+        f"environments.a.verify: line 9: {said}",
+    ]
+
+
 def test_value_of_a_secret_is_never_repeated() -> None:
     """Somebody who writes the value into the file does not find it in the log of the build."""
     (line,) = mistakes(with_environments("test: {secrets: {A: postgres://u:hunter2@db}}"))
