@@ -172,17 +172,17 @@ def test_checkpoints_are_said_at_the_start_again_and_at_the_end(
 
 
 @pytest.fixture
-def configured(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Logs as the daemon makes them, until this test ends."""
-    telemetry.configure()
+def forgotten() -> Iterator[None]:
+    """How logs are made in this test is forgotten after it."""
     yield
     structlog.reset_defaults()
 
 
-@pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("forgotten")
 def test_a_token_in_a_line_of_the_log_is_unreadable(capsys: pytest.CaptureFixture[str]) -> None:
     """Wherever it stands in what was logged."""
     token = f"tide_{'x' * 43}"
+    telemetry.configure()
     telemetry.logger("test").error(f"with {token}", detail={"nested": [token]})
     line = capsys.readouterr().err
     assert token not in line
