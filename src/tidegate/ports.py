@@ -383,7 +383,7 @@ class Origins(Protocol):
     """Signed provenances of releases."""
 
     def sign(self, release: model.Release, origin: Origin) -> None:
-        """Sign where a release that has its number comes from; what is signed already stays.
+        """Sign where a release that has its number comes from; what a trusted key has signed stays.
 
         Raises SealError, MachineError, StoreError.
         """

@@ -73,7 +73,7 @@ class SqliteSecrets:
     # --- provenances ------------------------------------------------------------------------------
 
     def keep_provenance(self, app: str, number: int, provenance: ports.Provenance, *, at: float) -> None:
-        """Of a release; the first one stays."""
+        """Of a release, in the place of what there was."""
         values = {
             "app": app,
             "number": number,

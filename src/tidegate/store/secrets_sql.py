@@ -81,7 +81,8 @@ SEAL_AGAIN: Final = """
 KEEP_PROVENANCE: Final = """
     insert into provenances (app, number, envelope, manifest, kept_at)
     values (:app, :number, :envelope, :manifest, :at)
-    on conflict (app, number) do nothing
+    on conflict (app, number) do update
+    set envelope = excluded.envelope, manifest = excluded.manifest, kept_at = excluded.kept_at
 """
 
 PROVENANCE: Final = "select envelope, manifest from provenances where app = :app and number = :number"

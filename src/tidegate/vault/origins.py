@@ -1,8 +1,8 @@
 """Where releases come from: signed when they are added, proved whenever they are to run.
 
-Invariants: what was signed once is never signed again, so that a release keeps the word it came with; a
-provenance is believed only of the release's own artifact. The text of the manifest is kept beside it, and its
-digest is signed, so that both can be handed to another control plane.
+Invariants: as long as it can be proved, a release keeps the word it came with; a provenance is believed only
+of the release's own artifact. The text of the manifest is kept beside it, and its digest is signed, so that
+both can be handed to another control plane.
 Neighbours: `statements` signs and proves, `store.secrets` keeps the envelopes, `bundles` hands them on.
 """
 
@@ -23,7 +23,7 @@ class Rows(Protocol):
     """Where provenances are kept."""
 
     def keep_provenance(self, app: str, number: int, provenance: ports.Provenance, *, at: float) -> None:
-        """Of a release; the first one stays."""
+        """Of a release, in the place of what there was."""
 
     def provenance(self, app: str, number: int) -> ports.Provenance | None:
         """Of a release, as it was signed."""
@@ -39,7 +39,7 @@ class SignedOrigins:
         self._now: Final = now
 
     def sign(self, release: model.Release, origin: ports.Origin) -> None:
-        if self._rows.provenance(release.app, release.number) is not None:
+        if self._is_proved(release):
             return
         envelope = self._seals.seal(
             statements.PROVENANCE,
@@ -62,7 +62,15 @@ class SignedOrigins:
     def take(self, release: model.Release, provenance: ports.Provenance) -> None:
         """Keep what another control plane has signed of a release. Raises SealError."""
         _about(self._seals.proved(statements.PROVENANCE, provenance.envelope), release)
-        self._keep(release, provenance)
+        if not self._is_proved(release):
+            self._keep(release, provenance)
+
+    def _is_proved(self, release: model.Release) -> bool:
+        try:
+            self.proved(release)
+        except errors.SealError:
+            return False
+        return True
 
     def _keep(self, release: model.Release, provenance: ports.Provenance) -> None:
         self._rows.keep_provenance(release.app, release.number, provenance, at=self._now())

@@ -72,7 +72,7 @@ class MemoryRows:
         return len(sealed)
 
     def keep_provenance(self, app: str, number: int, provenance: ports.Provenance, *, at: float) -> None:
-        self.provenances.setdefault((app, number), provenance)
+        self.provenances[app, number] = provenance
 
     def provenance(self, app: str, number: int) -> ports.Provenance | None:
         return self.provenances.get((app, number))

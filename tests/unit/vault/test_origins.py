@@ -72,6 +72,18 @@ def test_first_word_on_a_release_stays(here: Place) -> None:
     assert here.rows.provenances["shop", 7] == before
 
 
+def test_word_that_nobody_vouches_for_any_more_is_replaced(here: Place, there: Place) -> None:
+    """Who brings the same package again gives the release a new word: keys may have been lost."""
+    here.keys.trust("there", there.keys.own()[0].pem)
+    there.origins.sign(RELEASE, ORIGIN)
+    here.origins.take(RELEASE, there.origins.kept("shop", 7))
+    here.origins.sign(RELEASE, ORIGIN)
+    assert here.origins.proved(RELEASE).key.name == "there"
+    here.keys.distrust("there")
+    here.origins.sign(RELEASE, ORIGIN)
+    assert here.origins.proved(RELEASE).key.own
+
+
 def test_release_signed_elsewhere_is_taken_only_if_it_is_about_that_release(
     here: Place, there: Place
 ) -> None:
