@@ -1,4 +1,4 @@
-"""Writes the saved states that every later Tidegate must read: one per phase, made by hand.
+"""Writes the saved states that every later Tidegate must read: one per phase and pipelines, made by hand.
 
 `python -m tests.golden.write` adds those that are missing, in the folder of today's schema. It never
 replaces one: what a released version wrote stays as it is. States taken from a simulation join them as
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tidegate.core import model
 from tidegate.core.model import Phase, Reason, Role
+from tidegate.core.promotions import Approval, Ended, PipelineState, Promotion, Soak, Waits
 from tidegate.store import codec
 
 FOLDER: Final = Path(__file__).parent
@@ -71,16 +72,60 @@ def states() -> dict[str, model.EnvironmentState]:
     }
 
 
+def pipelines() -> dict[str, PipelineState]:
+    """By what they show."""
+    given = Approval(environment="production", by="bob", role="approver", at=1_800_000_000.25)
+    waits = _promotion(4, "production", waits=Waits.APPROVAL, detail="waits for 2", approvals=(given,))
+    under_way = (
+        waits,
+        _promotion(5, "test", waits=Waits.ROLLOUT, queued=True, supersede=True, key="push-5"),
+        _promotion(6, "staging", rollout=9, waits=Waits.SOAK, by="ada via push", requester="ada", why="sale"),
+    )
+    superseded = _promotion(3, "test", rollout=7, ended=Ended.SUPERSEDED, homeward=True, detail="by r4")
+    soaks = (
+        Soak(environment="production", placement=3, rollout=None),
+        Soak(environment="staging", placement=8, rollout=9, soaked_s=12.5),
+        Soak(environment="test", placement=6, rollout=5, soaked_s=60.0, passed=True),
+    )
+    return {
+        "empty": PipelineState(app="shop"),
+        "under-way": PipelineState(
+            app="shop", next_id=7, promotions=under_way, ended=(superseded,), soaks=soaks
+        ),
+    }
+
+
+def _promotion(
+    release: int, environment: str, *, waits: Waits | None = None, ended: Ended | None = None, **more: Any
+) -> Promotion:
+    """`more`: further fields."""
+    return Promotion(
+        id=release,
+        release=release,
+        digest=f"sha256:{release:064x}",
+        identity=f"sha256:{release + 16:064x}",
+        path=("test", "staging", "production"),
+        environment=environment,
+        at=1_800_000_000.5,
+        waits=waits,
+        ended=ended,
+        **more,
+    )
+
+
 def missing(folder: Path = FOLDER) -> dict[Path, str]:
     """Files that are not there yet, with their text."""
-    saved = {folder / f"schema-{codec.SCHEMA}" / f"{name}.json": state for name, state in states().items()}
-    return {path: f"{codec.STATE.encode(state)}\n" for path, state in saved.items() if not path.exists()}
+    there = folder / f"schema-{codec.SCHEMA}"
+    saved = {there / f"{name}.json": codec.STATE.encode(state) for name, state in states().items()}
+    for name, pipeline in pipelines().items():
+        saved[there / "pipelines" / f"{name}.json"] = codec.PIPELINE.encode(pipeline)
+    return {path: f"{text}\n" for path, text in saved.items() if not path.exists()}
 
 
 def main() -> None:
     """Write what is missing."""
     for path, text in missing().items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
 
 
@@ -93,7 +138,10 @@ def _verifying(
         secrets=(model.SecretUse(name="CERTIFICATE", as_file=True), model.SecretUse(name="DATABASE_URL")),
         verify=model.Verify(
             run=("./bin/smoke",),
-            smoke=(model.Smoke(service="web", path="/cart", status=200), model.Smoke(service="web", path="/")),
+            smoke=(
+                model.Smoke(service="web", path="/cart", status=200),
+                model.Smoke(service="web", path="/"),
+            ),
             timeout_s=120.0,
         ),
         soak_s=3600.0,

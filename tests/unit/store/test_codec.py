@@ -212,7 +212,7 @@ def test_saved_states_are_never_written_over(tmp_path: Path) -> None:
     """The writer adds what is missing and leaves what is there."""
     assert golden.missing() == {}
     texts = golden.missing(tmp_path)
-    assert len(texts) == len(model.Phase)
+    assert len(texts) == len(model.Phase) + len(golden.pipelines())
     kept = tmp_path / f"schema-{codec.SCHEMA}" / "holding.json"
     kept.parent.mkdir()
     kept.write_text("old")
