@@ -194,10 +194,9 @@ def hand_over(plan: plans.Plan) -> int:
 def plan_of(shim: int) -> plans.Plan | None:
     """The plan that a living shim was given, read from its standard input; None if it may not be read."""
     try:
-        plan: plans.Plan = json.loads(Path(f"/proc/{shim}/fd/0").read_bytes())
-    except (OSError, ValueError):
+        return plans.readable(Path(f"/proc/{shim}/fd/0").read_bytes())
+    except OSError:
         return None
-    return plan if plan.get("version") == plans.VERSION else None
 
 
 def spawn(plan: plans.Plan, *arguments: str, answer: int) -> subprocess.Popen[bytes]:

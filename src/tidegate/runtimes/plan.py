@@ -14,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Final, TypedDict
+from typing import Final, TypedDict, cast
 
 from tidegate.runtimes import procfs
 
 #: The plan's format. A shim of another release of Tidegate refuses a plan that it might misread.
 VERSION: Final = 2
+_FIRST_VERSION = 1
 
 LOCK: Final = "lock"
 STATE: Final = "state.json"
@@ -90,6 +91,23 @@ class Plan(TypedDict):
     control_groups: list[ControlGroup]
     log_bytes: int
     log_files: int
+
+
+def readable(content: bytes) -> Plan | None:
+    """The plan that a shim of this version or an earlier one was given; None: of another, or damaged.
+
+    What runs goes on over an upgrade, and is asked on whether it is ready: the first version knew neither
+    secrets nor jobs.
+    """
+    try:
+        found = json.loads(content)
+        version = found["version"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if version == _FIRST_VERSION:
+        nothing: dict[str, object] = {"hidden": [], "secret_folder": None, "secret_files": {}, "job": None}
+        found, version = {**found, **nothing, "version": VERSION}, VERSION
+    return cast("Plan", found) if version == VERSION else None
 
 
 class State(TypedDict):

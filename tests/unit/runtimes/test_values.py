@@ -179,6 +179,22 @@ def test_shim_refuses_a_plan_of_another_release() -> None:
     assert "restart it" in answer["error"]
 
 
+def test_plan_of_the_version_before_is_read() -> None:
+    """What was started before an upgrade is asked on whether it is ready, in its own environment."""
+    earlier = {"version": 1, "name": "shop.production.7.api.0", "environment": {"COLOUR": "blue"}}
+    found = plans.readable(json.dumps(earlier).encode())
+    assert found is not None
+    assert (found["environment"], found["hidden"], found["job"]) == ({"COLOUR": "blue"}, [], None)
+    assert found["version"] == plans.VERSION
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version": 0}', b'{"version": "1"}', b"\xff"])
+def test_plan_that_is_none_is_not_used(content: bytes) -> None:
+    """Of a later version or damaged: nobody guesses what it might mean."""
+    assert plans.readable(content) is None
+    assert plans.readable(json.dumps({"version": plans.VERSION + 1}).encode()) is None
+
+
 # --- state and spec -------------------------------------------------------------------------------------
 
 
