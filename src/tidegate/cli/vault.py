@@ -47,7 +47,7 @@ def set_secret(tide: Tide, environment: str, name: str, raw: bool) -> None:  # n
     """
     with tide.connected() as connection:
         place = tide.place(environment, connection)
-        changed = connection.set_secret(place, name, _value(raw=raw))
+        changed = connection.set_secret(place, name, read_value(raw=raw))
     tide.out.print(f"{safe(name)} is set in {place.environment}, version {changed['version']}.")
     if not changed["redacted"]:
         tide.out.print("It is too short to be hidden where an app prints it: choose a longer one if you can.")
@@ -55,7 +55,8 @@ def set_secret(tide: Tide, environment: str, name: str, raw: bool) -> None:  # n
     tide.print_json(changed)
 
 
-def _value(*, raw: bool) -> str:
+def read_value(*, raw: bool) -> str:
+    """From standard input, or a hidden prompt. Raises RequestError, which says nothing of what came in."""
     if sys.stdin.isatty():
         return str(click.prompt("Value", hide_input=True, confirmation_prompt=True, err=True))
     content = sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
@@ -65,10 +66,10 @@ def _value(*, raw: bool) -> str:
         )
     try:
         text = content.decode()
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
         raise errors.RequestError(
             "The value is no text.", hint="Encode it, e.g. with base64, and decode it in the app."
-        ) from error.with_traceback(None)
+        ) from None
     return text if raw else text.removesuffix("\n").removesuffix("\r")
 
 
