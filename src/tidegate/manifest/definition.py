@@ -363,8 +363,9 @@ class EnvironmentSection(Section):
     )
     secrets: Secrets = key(
         "Names of secrets that all services here are given as environment variables; `tide secret set` takes "
-        "the values. `{NAME: file}`: the value is in a file in memory, its path in `<NAME>_FILE`.",
+        "the values. `NAME: file`: the value is in a file in memory, its path in `<NAME>_FILE`.",
         "[DATABASE_URL, API_KEY]",
+        "[DATABASE_URL, TLS_KEY: file]",
         "{DATABASE_URL: variable, TLS_KEY: file}",
         default={},
         max_length=gate_values.SECRETS_MAX,

@@ -150,18 +150,19 @@ class FreezeSection(Section):
 
 
 def _widened_secrets(value: Any) -> Any:
-    """`[A, B]` is `{A: variable, B: variable}`."""
+    """`[A, B: file]` is `{A: variable, B: file}`."""
     if isinstance(value, dict) or not isinstance(value, Scalar | list):
         return value
     if isinstance(value, Scalar) and value.empty:
         return {}
     wanted = "the name of a variable such as DATABASE_URL, or a list of them"
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for item in value if isinstance(value, list) else [value]:
-        name = scalars.text_of(item, wanted)
-        if name in found:
-            raise scalars.Mistake(f"names {shortened(name)} twice")
-        found[name] = "variable"
+        named = item if isinstance(item, dict) else {scalars.text_of(item, wanted): "variable"}
+        for name, form in named.items():
+            if name in found:
+                raise scalars.Mistake(f"names {shortened(name)} twice")
+            found[name] = form
     return found
 
 

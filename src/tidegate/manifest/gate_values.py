@@ -182,8 +182,15 @@ def _secret_form(value: Any) -> bool:
 
 
 _STATUS_SCHEMA: Final = {"type": "integer", "minimum": STATUS_MIN, "maximum": STATUS_MAX}
+_FORM_SCHEMA: Final = {"enum": ["file", "variable"]}
+_SECRET_SCHEMA: Final = {"type": "string", "pattern": VARIABLE_PATTERN}
+_SECRET_FORM_SCHEMA: Final = {
+    "type": "object",
+    "patternProperties": {VARIABLE_PATTERN: _FORM_SCHEMA},
+    "additionalProperties": False,
+}
 
 Status = Annotated[int, *kind(_status, _STATUS_SCHEMA)]
-SecretForm = Annotated[bool, *kind(_secret_form, {"enum": ["file", "variable"]})]
+SecretForm = Annotated[bool, *kind(_secret_form, _FORM_SCHEMA)]
 #: The short form of `secrets`, as editors see it.
-SecretNames = Annotated[list[str], *kind(list, or_list({"type": "string", "pattern": VARIABLE_PATTERN}))]
+SecretNames = Annotated[list[str], *kind(list, or_list({"anyOf": [_SECRET_SCHEMA, _SECRET_FORM_SCHEMA]}))]

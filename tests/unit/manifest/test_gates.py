@@ -138,9 +138,10 @@ def test_secrets_are_variables(written: str) -> None:
     assert only(f"secrets: {written}").secrets == (SecretUse(name="API_KEY"), SecretUse(name="DATABASE_URL"))
 
 
-def test_secret_can_be_a_file() -> None:
+@pytest.mark.parametrize("written", ["{KEY: file, URL: variable}", "[URL, KEY: file]", "[{KEY: file}, URL]"])
+def test_secret_can_be_a_file(written: str) -> None:
     """Each says for itself; one alone needs no list."""
-    spec = only("secrets: {KEY: file, URL: variable}")
+    spec = only(f"secrets: {written}")
     assert spec.secrets == (SecretUse(name="KEY", as_file=True), SecretUse(name="URL"))
     assert only("secrets: KEY").secrets == (SecretUse(name="KEY"),)
 
@@ -331,6 +332,21 @@ IN_GATES = [
         ),
     ),
     ("secrets: [A, A]", "secrets: line 6: names A twice"),
+    ("secrets: [A, A: file]", "secrets: line 6: names A twice"),
+    (
+        "secrets: [[A]]",
+        (
+            "secrets: line 6: should be the name of a variable such as DATABASE_URL, or a list of them, "
+            "not a list"
+        ),
+    ),
+    (
+        "secrets: [A: s3cr3t]",
+        (
+            "secrets: line 6: should be file or variable "
+            "(the value never stands in this file: `tide secret set` takes it)"
+        ),
+    ),
     (
         "secrets: {A: s3cr3t}",
         (
