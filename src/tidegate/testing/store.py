@@ -158,6 +158,24 @@ class MemoryStore:
             self._after_commit()
             return committed
 
+    def add_events(
+        self,
+        lease: ports.Lease,
+        events: tuple[tuple[model.EnvironmentKey, model.Event], ...],
+        *,
+        at: float,
+        check: Callable[[], None],
+    ) -> None:
+        """For fakes of this package that keep tables of their own: all of it, unless `check` raises."""
+        with self._lock:
+            self._check_lease(lease)
+            check()
+            first = len(self._tables.events) + 1
+            self._tables.events.extend(
+                ports.EventRecord(sequence=sequence, at=at, key=key, event=event)
+                for sequence, (key, event) in enumerate(events, first)
+            )
+
     def _check_request_keys(self, key: model.EnvironmentKey, state: model.EnvironmentState) -> None:
         proposed: dict[str, int] = {}
         for rollout in (state.last, state.rollout):

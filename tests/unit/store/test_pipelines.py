@@ -1,4 +1,4 @@
-"""Pipelines in the store's own file: all of a step or nothing of it, by the holder of the lease alone."""
+"""Pipelines, in the store's own file and in memory: all of a step or nothing of it, by who has the lease."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from tidegate.core import model, promotions
 from tidegate.core.promotions import Ended, Pass, PipelineState, Promotion
 from tidegate.store import codec, sqlite
 from tidegate.store.pipelines import SqlitePipelines
+from tidegate.testing.pipelines import MemoryPipelines
+from tidegate.testing.store import MemoryStore
 
 EVENT: Final = model.Event(reason=model.Reason.WAITING, release=1, detail="frozen")
 PASS: Final = Pass(
@@ -26,19 +28,25 @@ PASS: Final = Pass(
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[sqlite.SqliteStore]:
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ports.Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
     with closing(sqlite.SqliteStore(tmp_path / "tidegate.db", ballast_bytes=0)) as opened:
         yield opened
 
 
 @pytest.fixture
-def kept(store: sqlite.SqliteStore) -> SqlitePipelines:
+def kept(store: ports.Store) -> ports.Pipelines:
+    if isinstance(store, MemoryStore):
+        return MemoryPipelines(store)
+    assert isinstance(store, sqlite.SqliteStore)
     return SqlitePipelines(store)
 
 
 @pytest.fixture
-def lease(store: sqlite.SqliteStore) -> ports.Lease:
+def lease(store: ports.Store) -> ports.Lease:
     return store.acquire("control plane", ttl_s=60.0)
 
 
@@ -59,21 +67,21 @@ def under_way(*known: int, app: str = "shop") -> PipelineState:
     return PipelineState(app=app, next_id=max(known) + 1, promotions=tuple(promotion(n) for n in known))
 
 
-def test_app_without_a_pipeline_has_an_empty_one(kept: SqlitePipelines) -> None:
+def test_app_without_a_pipeline_has_an_empty_one(kept: ports.Pipelines) -> None:
     """Of version 0."""
     assert kept.load("shop") == ports.VersionedPipeline(version=0, state=PipelineState(app="shop"))
     assert kept.apps() == ()
 
 
 @pytest.mark.parametrize("name", golden.pipelines())
-def test_pipeline_is_loaded_as_it_was_committed(kept: SqlitePipelines, lease: ports.Lease, name: str) -> None:
+def test_pipeline_is_loaded_as_it_was_committed(kept: ports.Pipelines, lease: ports.Lease, name: str) -> None:
     """With all that it holds."""
     state = golden.pipelines()[name]
     committed = kept.commit(lease, kept.load(state.app), state, at=1.0)
     assert committed == kept.load(state.app) == ports.VersionedPipeline(version=1, state=state)
 
 
-def test_pipelines_of_apps_share_nothing(kept: SqlitePipelines, lease: ports.Lease) -> None:
+def test_pipelines_of_apps_share_nothing(kept: ports.Pipelines, lease: ports.Lease) -> None:
     """Also not the numbers of their promotions, nor their keys."""
     kept.commit(lease, kept.load("shop"), under_way(1), passes=(PASS,), at=1.0)
     kept.commit(lease, kept.load("blog"), under_way(1, 2, app="blog"), at=1.0)
@@ -84,7 +92,7 @@ def test_pipelines_of_apps_share_nothing(kept: SqlitePipelines, lease: ports.Lea
 
 
 def test_app_of_which_only_an_environment_is_known_is_stepped_too(
-    store: sqlite.SqliteStore, kept: SqlitePipelines, lease: ports.Lease
+    store: ports.Store, kept: ports.Pipelines, lease: ports.Lease
 ) -> None:
     """Its live release soaks, although nobody has asked for a promotion."""
     key = model.EnvironmentKey(app="old", environment="production")
@@ -94,7 +102,7 @@ def test_app_of_which_only_an_environment_is_known_is_stepped_too(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_commit_upon_an_older_version_is_refused(
-    kept: SqlitePipelines, lease: ports.Lease, first: bool
+    kept: ports.Pipelines, lease: ports.Lease, first: bool
 ) -> None:
     """Nothing of it is kept: no promotion, no pass, no event; also not as the first of all."""
     before = kept.load("shop") if first else kept.commit(lease, kept.load("shop"), under_way(1), at=1.0)
@@ -108,7 +116,7 @@ def test_commit_upon_an_older_version_is_refused(
 
 
 def test_commit_without_the_lease_is_refused(
-    store: sqlite.SqliteStore, kept: SqlitePipelines, lease: ports.Lease
+    store: ports.Store, kept: ports.Pipelines, lease: ports.Lease
 ) -> None:
     """A control plane that was replaced writes nothing more."""
     before = kept.commit(lease, kept.load("shop"), under_way(1), at=1.0)
@@ -120,14 +128,14 @@ def test_commit_without_the_lease_is_refused(
 
 
 def test_pipeline_of_one_app_cannot_replace_that_of_another(
-    kept: SqlitePipelines, lease: ports.Lease
+    kept: ports.Pipelines, lease: ports.Lease
 ) -> None:
     """That would be a defect of ours."""
     with pytest.raises(errors.StoreError):
         kept.commit(lease, kept.load("shop"), under_way(1, app="blog"), at=1.0)
 
 
-def test_promotions_are_kept_for_ever(kept: SqlitePipelines, lease: ports.Lease) -> None:
+def test_promotions_are_kept_for_ever(kept: ports.Pipelines, lease: ports.Lease) -> None:
     """As they were last, newest first, long after the state has forgotten them."""
     count = promotions.KEPT + 3
     versioned = kept.commit(lease, kept.load("shop"), under_way(*range(1, count + 1)), at=1.0)
@@ -141,7 +149,7 @@ def test_promotions_are_kept_for_ever(kept: SqlitePipelines, lease: ports.Lease)
     assert {p.ended for p in kept.promotions("shop")} == {Ended.FAILED}
 
 
-def test_promotion_is_found_by_its_key(kept: SqlitePipelines, lease: ports.Lease) -> None:
+def test_promotion_is_found_by_its_key(kept: ports.Pipelines, lease: ports.Lease) -> None:
     """Under way or ended; one without a key by none."""
     state = under_way(1, 2)
     state = replace(state, promotions=(promotion(1), promotion(2, key="")))
@@ -153,7 +161,7 @@ def test_promotion_is_found_by_its_key(kept: SqlitePipelines, lease: ports.Lease
     assert kept.promotion_by_key("shop", "push-1") == moved
 
 
-def test_passes_are_added_in_order(kept: SqlitePipelines, lease: ports.Lease) -> None:
+def test_passes_are_added_in_order(kept: ports.Pipelines, lease: ports.Lease) -> None:
     """Each with its seal, found by what has passed."""
     elsewhere = replace(PASS, environment="staging", seal="t")
     another = replace(PASS, identity="sha256:9")
@@ -165,7 +173,7 @@ def test_passes_are_added_in_order(kept: SqlitePipelines, lease: ports.Lease) ->
 
 
 def test_events_are_told_in_their_environments(
-    store: sqlite.SqliteStore, kept: SqlitePipelines, lease: ports.Lease
+    store: ports.Store, kept: ports.Pipelines, lease: ports.Lease
 ) -> None:
     """Beside those of the environment itself, with the time of the commit."""
     staging = replace(EVENT, detail="soaks")
@@ -191,15 +199,18 @@ def test_pipeline_outlives_the_process(tmp_path: Path) -> None:
         assert kept.passes("shop", PASS.identity) == (PASS,)
 
 
-def test_pipeline_that_a_newer_tidegate_wrote_is_refused(
-    tmp_path: Path, store: sqlite.SqliteStore, kept: SqlitePipelines, lease: ports.Lease
-) -> None:
+def test_pipeline_that_a_newer_tidegate_wrote_is_refused(tmp_path: Path) -> None:
     """Nothing is guessed of it."""
-    kept.commit(lease, kept.load("shop"), under_way(1), at=1.0)
-    with closing(sqlite3.connect(tmp_path / "tidegate.db", isolation_level=None)) as connection:
-        connection.execute("update pipelines set state = replace(state, '\"schema\":2', '\"schema\":99')")
-    with pytest.raises(errors.NewerStateError):
-        kept.load("shop")
+    path = tmp_path / "newer.db"
+    with closing(sqlite.SqliteStore(path, ballast_bytes=0)) as store:
+        kept = SqlitePipelines(store)
+        lease = store.acquire("control plane", ttl_s=60.0)
+        kept.commit(lease, kept.load("shop"), under_way(1), at=1.0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            change = "update pipelines set state = replace(state, :today, '\"schema\":99')"
+            connection.execute(change, {"today": f'"schema":{codec.SCHEMA}'})
+        with pytest.raises(errors.NewerStateError):
+            kept.load("shop")
 
 
 @settings(max_examples=40, deadline=None)
