@@ -7,8 +7,10 @@ Only looks. Neighbours: process.py (asks, and refuses early by `barrier`), cgrou
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tidegate import ports
@@ -96,6 +98,20 @@ def check_limits() -> ports.Finding:
         ok=False,
         detail=f"limits on {', '.join(missing)} are not enforced: no control group may be made for them",
         hint="Start `tide up` as root, or as a systemd service with Delegate=yes.",
+    )
+
+
+def check_secrets(places: Iterable[str]) -> ports.Finding:
+    """Whether secrets can be files: only in memory, where one of these places lets us."""
+    name = "process runtime: secrets as files"
+    place = next((place for place in places if os.access(place, os.W_OK | os.X_OK)), None)
+    if place is not None:
+        return ports.Finding(name=name, ok=True, detail=f"in memory, below {place}")
+    return ports.Finding(
+        name=name,
+        ok=True,
+        detail="not possible: no folder in memory may be written to; as variables they are",
+        hint="Mount a tmpfs at /dev/shm.",
     )
 
 

@@ -455,6 +455,7 @@ class ProcessRuntime:
             machine.check_users(settings.run_as, self._layout.data),
             machine.check_limits(),
             machine.check_ports(settings.candidates, self._taken_ports()),
+            machine.check_secrets(secret_files.places()),
         )
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.runtimes.world import DIGEST, World, alive, wait_for
 from tidegate import errors
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups
+from tidegate.runtimes import accounts, cgroups, machine
 
 pytestmark = pytest.mark.real
 
@@ -289,10 +289,19 @@ def test_full_disk_is_told_and_stops_nothing(small_disk: Callable[[], World]) ->
 def test_self_check_says_what_is_enforced(world: World) -> None:
     """Every part has a finding; the shim runs here, and one user for all is said to be no separation."""
     found = {one.name.removeprefix("process runtime: "): one for one in world.runtime.check()}
-    assert list(found) == ["shim", "users", "limits", "ports"]
+    assert list(found) == ["shim", "users", "limits", "ports", "secrets as files"]
     assert found["shim"].ok
     assert "not kept from" in found["users"].detail
     assert found["limits"].ok is (enforced() == frozenset({"memory", "cpu", "pids"}))
+
+
+def test_self_check_says_where_secrets_can_be_files(tmp_path: Path) -> None:
+    """Below the first folder in memory that lets us; where there is none, what would help is said."""
+    found = machine.check_secrets([str(tmp_path / "missing"), str(tmp_path)])
+    assert (found.ok, found.detail) == (True, f"in memory, below {tmp_path}")
+    nowhere = machine.check_secrets([str(tmp_path / "missing")])
+    assert nowhere.detail.startswith("not possible")
+    assert "tmpfs" in nowhere.hint
 
 
 def test_self_check_warns_of_ports_that_connections_may_take(world: World) -> None:
