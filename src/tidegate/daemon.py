@@ -277,6 +277,7 @@ def _admitting(
     checks = (
         admitting.with_admission(vault.seals),
         admitting.with_provenance(vault.origins.proved_of),
+        vault.secrets.given,  # a value that does not open is found here, before anything is unpacked
     )
     return admitting.Admitting(content, checks, found=found)
 

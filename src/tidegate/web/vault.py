@@ -267,7 +267,7 @@ def _proof(parts: Parts, release: model.Release) -> schemas.Proof:
         for key in parts.store.environments()
         if key.app == release.app
         for placement in parts.store.load(key).state.placements
-        if placement.release == release.number and placement.admission
+        if placement.release == release.number
     ]
     about = proofs.About(release=release, passes=parts.passes(release), admissions=admissions)
     found = proofs.findings(about, parts.content, parts.vault.origins, parts.vault.seals)
