@@ -255,7 +255,7 @@ def test_manifest_cannot_take_away_the_gate_that_it_has_to_pass(shop: App) -> No
     refused = shop.run("deploy")
     assert refused.status == 2
     assert "leaves staging out of its pipeline" in refused.err
-    assert live(shop)[-1] == 1
+    assert shop.look()["live"] == 1
 
 
 # --- faults ----------------------------------------------------------------------------------------

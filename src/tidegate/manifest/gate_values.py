@@ -41,7 +41,7 @@ SECRETS_MAX: Final = 200
 FREEZES_MAX: Final = 50
 SMOKES_MAX: Final = 50
 STATUS_MIN, STATUS_MAX = 200, 599  # lower ones are no final answers
-EXPIRY_S_MIN: Final = 60  # nobody approves and deploys within less
+EXPIRY_S_MIN: Final = 1
 REMARK_LENGTH_MAX: Final = 200
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -150,7 +150,7 @@ def _roles(value: Any) -> tuple[str, ...]:
 def _expiry(value: Any) -> float:
     found = duration_s(value, "a duration such as 12h, 3d or 7d")
     if not EXPIRY_S_MIN <= found <= DURATION_S_MAX:
-        raise Mistake(f"should be between 1m and {DURATION_S_MAX // DAY_S}d")
+        raise Mistake(f"should be between 1s and {DURATION_S_MAX // DAY_S}d")
     return found
 
 

@@ -236,7 +236,7 @@ IN_GATES = [
     ),
     ("approve: {roles: [boss]}", "approve.roles: line 6: should be approver or admin, not 'boss'"),
     ("approve: {roles: [admin, admin]}", "approve.roles: line 6: names admin twice"),
-    ("approve: {expires: 10s}", "approve.expires: line 6: should be between 1m and 365d"),
+    ("approve: {expires: 10ms}", "approve.expires: line 6: should be between 1s and 365d"),
     (
         "approve: {not_by_requestor: true}",
         "approve.not_by_requestor: line 6: there is no such key (did you mean not_by_requester?)",
