@@ -43,7 +43,7 @@ BEYOND_A_SCHEMA = (
     "should have run, smoke or both",
     "has no port",
     "nobody can be asked",
-    "should be between 1m",
+    "should be between 1s",
     "should be a day of the",
     "as from is",
     "when it begins",
