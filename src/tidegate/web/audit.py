@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import FastAPI, Query
+from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate import errors, ports, telemetry
 from tidegate.core.roles import Asker
@@ -23,25 +24,27 @@ EVERY_S: Final = 3600.0
 SEARCHED_MAX: Final = 50_000
 _CHUNK: Final = 1000
 
-Name = Annotated[str, Query(max_length=100)]
+
+class Wanted(BaseModel):
+    """Which entries, and how many."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    app: str = Field(default="", max_length=100)
+    environment: str = Field(default="", max_length=100)
+    by: str = Field(default="", max_length=100)
+    outcome: Literal["", "asked", "accepted", "refused", "found"] = ""
+    before: int = Field(default=2**62, ge=1, le=2**62)
+    limit: int = Field(default=50, ge=1, le=1000)
 
 
 def add(app: FastAPI, log: ports.AuditLog) -> None:
     """Put the routes into the application."""
 
     @app.get("/v1/audit")
-    def entries(
-        asker: Asking,
-        *,
-        app: Name = "",
-        environment: Name = "",
-        by: Name = "",
-        outcome: Annotated[str, Query(pattern=r"^(|asked|accepted|refused|found)$")] = "",
-        before: Annotated[int, Query(ge=1, le=2**62)] = 2**62,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    ) -> list[schemas.AuditEntry]:
-        wanted = ports.AuditWanted(app=app, environment=environment, by=by, outcome=outcome, before=before)
-        return [_shown(record) for record in _seen_by(log, asker, wanted, limit=limit)]
+    def entries(asker: Asking, query: Annotated[Wanted, Query()]) -> list[schemas.AuditEntry]:
+        wanted = ports.AuditWanted(**query.model_dump(exclude={"limit"}))
+        return [_shown(record) for record in _seen_by(log, asker, wanted, limit=query.limit)]
 
     @app.get("/v1/audit/verify")
     def verify(

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Receive, Send
 
-from tests.support.asking import OWNER, as_user
+from tests.support.asking import OWNER, Anything, as_user
 from tidegate import errors, ports
 from tidegate.core import roles
 from tidegate.core.roles import NEEDS, Role
@@ -108,15 +108,6 @@ def door() -> Door:
 # --- who may do what -----------------------------------------------------------------------------------
 
 
-class _Anything:
-    """What an application is made of, as long as nobody asks it anything."""
-
-    version = "0"
-
-    def __getattr__(self, name: str) -> _Anything:
-        return self
-
-
 def routes_of(app: FastAPI) -> Iterator[str]:
     for path, methods in app.openapi()["paths"].items():
         yield from (f"{method.upper()} {path}" for method in methods)
@@ -124,7 +115,7 @@ def routes_of(app: FastAPI) -> Iterator[str]:
 
 def test_every_route_has_a_rule() -> None:
     """A new route without one is answered with 404 for everybody, and fails here."""
-    assert set(routes_of(api.create_app(cast("api.Context", _Anything())))) <= set(identity.ROUTES)
+    assert set(routes_of(api.create_app(cast("api.Context", Anything())))) <= set(identity.ROUTES)
 
 
 @pytest.mark.parametrize(("method", "path", "rule"), RULES)
@@ -210,7 +201,7 @@ def test_a_method_without_a_rule_is_not_there(door: Door) -> None:
     ids=["empty", "short", "basic", "unknown", "bare", "space after", "longer", "two spaces", "upper case"],
 )  # fmt: skip
 def test_what_is_no_token_proves_nothing_even_here(door: Door, sent: str) -> None:
-    """Root with a wrong token is nobody: who shows less is never given more. The answer does not echo it."""
+    """Root with a wrong token is nobody: who shows less is never given more, nor told what they sent."""
     door.give(Role.ADMIN)
     status, problem = door.ask(STATUS, "GET", uid=0, authorization=sent)
     assert (status, door.reached) == (401, [])

@@ -10,12 +10,13 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from tests.support.asking import OWNER, as_user
+from tests.support.asking import OWNER, Anything, as_user
 from tests.support.builders import KEY, environment, perfect
 from tests.unit.engine.world import Plant
 from tidegate import errors, ports
 from tidegate.core import model, sequential, series
-from tidegate.engine import loop, operations, traffic
+from tidegate.engine import delivery, loop, operations, traffic
+from tidegate.engine.gates import Gates
 from tidegate.testing.audit import MemoryAudit, MemoryTokens
 from tidegate.testing.fakes import FakeRuntime
 from tidegate.testing.series import MemorySeries
@@ -46,10 +47,13 @@ class Window:
                 memory=cast("operations.Memory", None),
                 secrets=MemorySecrets(),
                 origins=cast("ports.Origins", None),
+                gates=cast("Gates", None),
                 wake=lambda: None,
             ),
             trust=identity.Trust(owner=OWNER, tokens=MemoryTokens(), now=self.plant.world.now),
             audit=MemoryAudit(),
+            delivery=cast("delivery.Delivery", Anything()),
+            pipeline_trouble=lambda app: None,
             store=self.plant.store,
             runtime=FakeRuntime(),
             content=cast("api.Content", None),
