@@ -141,7 +141,10 @@ class Receiver:
         if push is None:
             say(f"{refs.short(update.ref)} at {update.new[:12]} was queued before: `tide pushes` shows it.")
             return ""
-        return arriving.Following(self._connection, say).to_the_end(push)
+        why = arriving.Following(self._connection, say).to_the_end(push)
+        if why:
+            say("The commit is stored: push the mended one as usual, or `tide source build` this one again.")
+        return why
 
 
 def _fall_through(answer: IO[bytes], update: Update) -> None:
