@@ -76,9 +76,10 @@ def take_away(folder: str) -> None:
     around = os.path.dirname(folder)
     with contextlib.suppress(OSError):
         if _is_own(around):
-            for name in os.listdir(folder):
-                os.unlink(f"{folder}/{name}")
-            os.rmdir(folder)
+            with contextlib.suppress(FileNotFoundError):
+                for name in os.listdir(folder):
+                    os.unlink(f"{folder}/{name}")
+                os.rmdir(folder)
             os.rmdir(around)  # refused while others have files in it
 
 
