@@ -23,7 +23,7 @@ from tidegate.core.model import EnvironmentKey
 from tidegate.core.promotions import Ended, Promotion
 from tidegate.engine import builds, reports, workshop
 from tidegate.engine.operations import Asked, Operations
-from tidegate.runtimes.accounts import Account
+from tidegate.runtimes.accounts import FIRST_USER, LAST_USER, Account
 from tidegate.sources import checkouts, output, processes, statuses
 from tidegate.sources.arrivals import Arrivals
 from tidegate.sources.keys import Keys
@@ -189,6 +189,7 @@ class Inflow:
                 variable=processes.MARK,
                 value=lambda push: processes.mark(home.root, push),
                 end=lambda push: processes.end(processes.mark(home.root, push), whole=push is not None),
+                end_user=_end_user,
             ),
             account=self._account,
         )
@@ -233,6 +234,12 @@ class Inflow:
                 detail=detail,
             )
         )
+
+
+def _end_user(user: int) -> None:
+    """Not where builds run as a user whom somebody has named: apps run as that one too."""
+    if FIRST_USER <= user <= LAST_USER:
+        processes.end_user(user)
 
 
 def _listener(port: int) -> socket.socket:

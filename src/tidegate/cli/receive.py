@@ -141,7 +141,11 @@ class Receiver:
         if push is None:
             say(f"{refs.short(update.ref)} at {update.new[:12]} was queued before: `tide pushes` shows it.")
             return ""
-        why = arriving.Following(self._connection, say).to_the_end(push)
+        try:
+            why = arriving.Following(self._connection, say).to_the_end(push)
+        except errors.UnreachableError as error:
+            say(error.message)
+            return "stored, and goes on when the control plane is up again"
         if why:
             say("The commit is stored: push the mended one as usual, or `tide source build` this one again.")
         return why

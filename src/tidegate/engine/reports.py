@@ -8,7 +8,7 @@ time. Invariant: a rollout never waits for a report. Neighbours: `builds` carrie
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tidegate import ports
@@ -20,6 +20,8 @@ WATCHED: Final = 20
 DESCRIPTION_CHARACTERS_MAX: Final = 140
 """The least that a forge allows is GitHub's."""
 HISTORY: Final = 20
+#: Of all apps; one that is forgotten is given to the outbox once more, which knows it.
+WANTED_KEPT: Final = 10_000
 
 PENDING, SUCCESS, FAILURE = "pending", "success", "failure"
 
@@ -36,6 +38,8 @@ class Reports:
     now: Callable[[], float]
     stopped: Callable[[str, str], str] = lambda _app, _promotion: ""
     """By app and promotion: why it ended before its target; empty: it did not."""
+    _wanted: dict[tuple[int, str], Status] = field(default_factory=dict)
+    """What the outbox was given last: the same again is not worth a transaction."""
 
     def step(self) -> None:
         """Put what is to be told into the outbox. Raises StorageError, StoreError."""
@@ -45,7 +49,12 @@ class Reports:
             for push in self.pushes.newest(source.app, limit=WATCHED):
                 why = self.stopped(push.app, push.promotion) if push.promotion is not None else ""
                 for status in wanted(push, self._rollouts(push), stopped=why):
-                    self.statuses.want(self.lease, status)
+                    place = (status.push, status.context)
+                    if self._wanted.get(place) != status:
+                        self.statuses.want(self.lease, status)
+                        self._wanted[place] = status
+        for place in sorted(self._wanted)[:-WANTED_KEPT]:
+            del self._wanted[place]
 
     def _rollouts(self, push: Push) -> tuple[tuple[str, Rollout | None], ...]:
         """Environments that its release has come to, each with its newest rollout there; and the target."""

@@ -110,6 +110,8 @@ class Marks:
     """By push."""
     end: Callable[[int | None], object]
     """Kill those of a push; None: of all that this control plane ever built."""
+    end_user: Callable[[int], object] = lambda _user: None
+    """Kill all that a user of builds runs: also those that have thrown the mark away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,8 @@ class Workshop:
                     )
                 finally:
                     self.marks.end(push.id)
+                    if account is not None:
+                        self.marks.end_user(account[0])
             digest = self._packed(_inside(room.source, base / parsed.artifact.package), log)
         finally:
             self.checkouts.remove(room.root)

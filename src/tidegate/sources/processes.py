@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +33,13 @@ def end(value: str, *, whole: bool = True) -> int:
     Looks again until there is none: a process may have started another meanwhile.
     """
     wanted = f"{MARK}={value}".encode()
+    return _end(lambda: _marked(wanted, whole=whole))
+
+
+def _end(look: Callable[[], set[tuple[int, int]]]) -> int:
     ended: set[tuple[int, int]] = set()
     deadline = time.monotonic() + LIMIT_S
-    while found := _marked(wanted, whole=whole):
+    while found := look():
         for pid, started in found - ended:
             _kill(pid, started)
         ended |= found
@@ -42,6 +47,22 @@ def end(value: str, *, whole: bool = True) -> int:
             break
         time.sleep(_PAUSE_S)
     return len(ended)
+
+
+def end_user(user: int) -> int:
+    """Kill everything that a user runs who does nothing else: also what has thrown its mark away."""
+    return _end(lambda: _of_user(user))
+
+
+def _of_user(user: int) -> set[tuple[int, int]]:
+    found = set()
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names only, thousands of them
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:  # noqa: PTH116 - as above
+                started = _started(int(name))
+                if started is not None:
+                    found.add((int(name), started))
+    return found
 
 
 def _marked(wanted: bytes, *, whole: bool) -> set[tuple[int, int]]:

@@ -47,6 +47,20 @@ def test_stray_process_is_ended(tmp_path: Path) -> None:
     wait_for(lambda: not is_alive(other))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives builds a user of their own")
+def test_process_that_threw_its_mark_away_is_ended_with_its_user() -> None:
+    """A build's user does nothing else: everything of it goes, and nothing of anybody else."""
+    nobody = 65_501
+    other = stray("kept")
+    process = subprocess.Popen(["/bin/sleep", "60"], env={}, user=nobody, group=nobody, extra_groups=[])
+    try:
+        assert processes.end_user(nobody) == 1
+        assert process.wait(10) == -9
+        assert is_alive(other)
+    finally:
+        processes.end("kept")
+
+
 def test_process_of_another_control_plane_is_left_alone(tmp_path: Path) -> None:
     """Another home's builds are not ours, and neither are we."""
     other = stray(processes.mark(tmp_path / "other", 1))
