@@ -45,7 +45,7 @@ class Place:
     sound: bool = False
     """All instances of the live release were seen ready."""
     made_live: Rollout | None = None
-    """The rollout that made the live placement live; needed while `Soak` does not know the placement."""
+    """The rollout that made the live placement live, the last that did; needed until `Soak` has passed."""
     release: model.Release | None = None
     """The live one; needed while it has no pass."""
 
@@ -166,10 +166,12 @@ def _soak(before: Soak | None, name: str, place: Place, dt_s: float) -> Soak | N
     live = place.state.live
     if live is None:
         return None
-    if before is None or before.placement != live.id:
-        made = place.made_live
-        earns = made is not None and _earns(made) and made.request.release == live.release
-        return Soak(environment=name, placement=live.id, rollout=made.id if made and earns else None)
+    made = place.made_live
+    earns = made is not None and _earns(made) and made.request.release == live.release
+    rollout = made.id if made is not None and earns else None
+    known = before is not None and before.placement == live.id
+    if before is None or not known or (made is not None and rollout != before.rollout):
+        return Soak(environment=name, placement=live.id, rollout=rollout)
     if before.passed or not place.sound:
         return before
     return replace(before, soaked_s=before.soaked_s + dt_s)

@@ -70,8 +70,10 @@ class Delivery:
         there = self.operations.store.load(key).state
         travel = self.gates.travel(key.app, wanted, found)
         self._refuse_left_out(wanted, travel)
-        live = placements.is_live(there, self.operations.deploy_request(key, release, asked))
-        if not live and not self._is_open(wanted, travel, there):
+        quiet = there.rollout is None and not there.halted
+        if quiet and placements.is_live(there, self.operations.deploy_request(key, release, asked)):
+            return Delivered(decision=requests.Decision(state=there, no_op=True))
+        if not self._is_open(wanted, travel, there):
             return Delivered(
                 decision=requests.Decision(state=there), promotion=self._promoted(key.app, wanted, found)
             )

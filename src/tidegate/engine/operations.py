@@ -106,14 +106,22 @@ class Operations:
         if repeated is not None:
             return repeated
         request = self.deploy_request(key, release, asked)
-        if not placements.is_live(self.store.load(key).state, request):
-            found = self.release(key.app, release)
-            self.gates.check(key, found)
-            admission = self.gates.admission(key, found, entry.grounds)
-            request = replace(request, admission=admission, emergency=entry.emergency)
-        return self._decided(
-            key, lambda state: requests.start(state, _adapted(state, request), supersede=supersede)
-        )
+        admitted: list[RolloutRequest] = []
+
+        def decide(state: model.EnvironmentState) -> requests.Decision:
+            """Admitted unless nothing can come of it, on the very state that is committed upon."""
+            if admitted or state.rollout is not None or not placements.is_live(state, request):
+                admitted[:] = admitted or [self._admitted(key, request, entry)]
+                return requests.start(state, _adapted(state, admitted[0]), supersede=supersede)
+            return requests.start(state, request, supersede=supersede)
+
+        return self._decided(key, decide)
+
+    def _admitted(self, key: EnvironmentKey, request: RolloutRequest, entry: Entry) -> RolloutRequest:
+        found = self.release(key.app, request.release)
+        self.gates.check(key, found)
+        admission = self.gates.admission(key, found, entry.grounds)
+        return replace(request, admission=admission, emergency=entry.emergency)
 
     def deploy_request(self, key: EnvironmentKey, release: int, asked: Asked) -> RolloutRequest:
         """The request of a deploy, with links and tokens. Raises NotFoundError, RefusedError."""

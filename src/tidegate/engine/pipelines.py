@@ -238,8 +238,8 @@ class Pipelines:
         groups = view.observed.groups if 0 <= self.clock.now() - view.at <= LOOK_MAX_S else None
         if live is None:
             return pipeline.Place(state=there)
-        made = self._made_live(key, live) if soak is None or soak.placement != live.id else None
         passed = soak is not None and soak.placement == live.id and soak.passed
+        made = None if passed else self._made_live(key, live)
         return pipeline.Place(
             state=there,
             sound=groups is not None and placements.all_ready(live, groups),

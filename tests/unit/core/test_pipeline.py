@@ -599,6 +599,26 @@ def test_way_back_to_a_placement_earns_nothing_from_its_first_time() -> None:
     assert passes(watched, 20) == []
 
 
+def test_way_back_that_nobody_looked_at_earns_nothing_either() -> None:
+    """The placement is the same as before: the rollout that made it live last is not."""
+    watched = soaking(4.0)
+    for _ in range(3):
+        watched.step()
+    back = rollout("r2", kind=RolloutKind.ROLLBACK, id=12)
+    watched.places["staging"] = replace(watched.places["staging"], made_live=back)
+    assert passes(watched, 20) == []
+
+
+def test_deploy_of_what_was_warm_soaks_from_the_beginning() -> None:
+    """Also when nobody looked while something else was live."""
+    watched = soaking(4.0)
+    for _ in range(4):
+        watched.step()
+    watched.places["staging"] = replace(watched.places["staging"], made_live=rollout("r2", id=12))
+    assert passes(watched, 4) == []
+    assert [each.rollout for each in passes(watched, 1)] == [12]
+
+
 def test_environment_where_nothing_is_live_has_no_soak() -> None:
     """It is forgotten with the release."""
     watched = soaking(9.0)
