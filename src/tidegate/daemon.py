@@ -383,7 +383,7 @@ def _server(
         home=str(plane.home.root),
         pid=os.getpid(),
         back_up=lambda path: _back_up(plane.store, path),
-        check=lambda: (*plane.router.check(), *plane.runtime.check(), *plane.store.check()),
+        check=lambda: inflow.findings(plane.router, plane.runtime, plane.store, plane.flow),
         stop=plane.request_stop,
         stop_apps=plane.request_stop_everything,
     )

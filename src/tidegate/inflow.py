@@ -42,6 +42,18 @@ STOP_S: Final = 5.0
 BUILDER: Final = "_build"
 
 
+class Checked(Protocol):
+    """A part that looks at this machine."""
+
+    def check(self) -> tuple[ports.Finding, ...]:
+        """What would keep it from working."""
+
+
+def findings(*parts: Checked | None) -> tuple[ports.Finding, ...]:
+    """What all parts say, in this order."""
+    return tuple(finding for part in parts if part is not None for finding in part.check())
+
+
 class Promote(Protocol):
     """The pipeline's entrance."""
 
@@ -124,6 +136,16 @@ class Inflow:
             trouble=self.watching.trouble,
         )
         web_sources.add(app, context)
+
+    def check(self) -> tuple[ports.Finding, ...]:
+        """For `tide doctor`; nothing where no app has a source: git is needed for them only."""
+        if not self.arrivals.store.sources():
+            return ()
+        try:
+            version = self.arrivals.repositories.require_git()
+        except errors.TidegateError as error:
+            return (ports.Finding(name="git", ok=False, detail=error.message, hint=error.hint or ""),)
+        return (ports.Finding(name="git", ok=True, detail=f"{version} takes and fetches commits"),)
 
     def start(self) -> None:
         """Begin."""

@@ -79,6 +79,12 @@ class Git:
             raise _failure(words, status, complaint)
         return status == 0
 
+    def version(self) -> tuple[int, ...]:
+        """Of git itself, e.g. (2, 39, 5). Raises SourceError, MissingProgramError."""
+        said = self.local("version").split()
+        numbers = said[2].split(".") if len(said) > 2 else []  # noqa: PLR2004 - `git version 2.39.5`
+        return tuple(int(number) for number in numbers if number.isascii() and number.isdigit())
+
     def _run(self, words: Sequence[str], limit_s: float) -> bytes:
         status, output, complaint = _finished(self._line(words), self._environment(), limit_s)
         if status:

@@ -24,6 +24,8 @@ from tidegate.sources import hooks, refs
 from tidegate.sources.git import Git
 
 APP: Final = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
+#: The first that asks a hook how each pushed ref ended (proc-receive).
+GIT_MIN: Final = (2, 29)
 #: A manifest is less.
 FILE_BYTES_MAX: Final = 1024 * 1024
 #: What one push may send.
@@ -66,6 +68,7 @@ class Repositories:
         """
         path = self.path(app)
         hooks.text(self.interpreter)  # refuse before anything is there
+        self.require_git()
         if not (path / "HEAD").exists():
             try:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,6 +78,17 @@ class Repositories:
             git.local("init", "--quiet", "--bare", "--template=", "--initial-branch=main", "--", str(path))
             hooks.keep(path / "hooks", self.interpreter)
         return self.verify(app)
+
+    def require_git(self) -> str:
+        """Git is there, and can do what is needed; its version. Raises MissingProgramError, SourceError."""
+        found = Git(repository=self.root).version()
+        name = ".".join(str(number) for number in found)
+        if found < GIT_MIN:
+            wanted = ".".join(str(number) for number in GIT_MIN)
+            raise errors.MissingProgramError(
+                f"git {name} is too old to take pushes.", hint=f"Install git {wanted} or newer."
+            )
+        return name
 
     def verify(self, app: str) -> tuple[str, ...]:
         """Configuration and hooks are ours; names of hooks that were not.

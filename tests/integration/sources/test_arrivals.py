@@ -362,3 +362,20 @@ def test_kept_refs_are_not_for_pushing(world: World) -> None:
     assert status != 0
     assert "refused" in said.lower() or "hidden" in said.lower() or "rejected" in said.lower(), said
     assert refs.OWN not in "".join(world.repositories.heads("shop"))
+
+
+def test_git_is_asked_for_its_version(world: World) -> None:
+    """The git of this machine is new enough, and says which it is."""
+    assert world.repositories.require_git().startswith("2.")
+
+
+def test_git_that_is_too_old_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A git that knows no proc-receive would store pushes without telling anybody."""
+    old = world.folder / "bin"
+    old.mkdir()
+    (old / "git").write_text("#!/bin/sh\necho git version 2.28.9\n")
+    (old / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old}:{os.environ['PATH']}")
+    with pytest.raises(errors.MissingProgramError, match=r"2\.28\.9"):
+        world.arrivals.add(Source(app="mail"))
+    assert world.rows.source("mail") is None
