@@ -330,6 +330,9 @@ def _delivery(plane: ControlPlane, act: operations.Operations, door: gates.Gates
         enter=enter,
         send_home=send_home,
         wake=wake,
+        stopped=lambda key, release, why: _write_down(
+            plane.audit_log, act.clock, _found(key, release, "promotion", "stopped", why)
+        ),
     )
     return delivery.Delivery(operations=act, pipelines=carried, gates=door)
 

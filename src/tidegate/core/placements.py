@@ -249,7 +249,9 @@ def crash_loop(placement: Placement, groups: Groups, *, limit: int, recent_only:
 def is_live(state: EnvironmentState, request: RolloutRequest) -> bool:
     """The request asks for what is live already, configuration and versions of secrets included."""
     live = state.live
-    return live is not None and live.release == request.release and same_configuration(live, request)
+    if live is None or (live.release, live.digest) != (request.release, request.digest):
+        return False
+    return same_configuration(live, request)
 
 
 def is_to_verify(placement: Placement, rollout: model.Rollout) -> bool:

@@ -119,6 +119,7 @@ class Operations:
 
     def _admitted(self, key: EnvironmentKey, request: RolloutRequest, entry: Entry) -> RolloutRequest:
         found = self.release(key.app, request.release)
+        self._prove(key, found)
         self.gates.check(key, found)
         admission = self.gates.admission(key, found, entry.grounds)
         return replace(request, admission=admission, emergency=entry.emergency)
@@ -148,6 +149,7 @@ class Operations:
         state = self.store.load(key).state
         history = tuple(record.rollout for record in self.store.history(key, limit=1000))
         past = requests.rollback_target(state, history, to)
+        admission = self.gates.readmitted(key, past)  # before anything else that the history says is believed
         request = self._request(
             key, RolloutKind.ROLLBACK, self.release(key.app, past.release), past.spec, asked
         )
@@ -155,7 +157,7 @@ class Operations:
         request = replace(
             request,
             secrets=pinned,
-            admission=self.gates.readmitted(key, past),
+            admission=admission,
             emergency=past.emergency,
         )
         if not canary:
@@ -253,6 +255,17 @@ class Operations:
         if found is None:
             raise errors.NotFoundError(f"{app} has no release r{number}.", hint="`tide releases` lists them.")
         return found
+
+    def _prove(self, key: EnvironmentKey, release: model.Release) -> None:
+        """Refuse what nobody we trust says it has built. Raises RefusedError."""
+        try:
+            self.origins.prove(release)
+        except errors.SealError as error:
+            raise errors.RefusedError(
+                f"{release.name} may not enter {key}: {error.message}",
+                reason=Refusal.TAMPERED.value,
+                hint=error.hint,
+            ) from error
 
     def _known(self, key: EnvironmentKey) -> None:
         if key not in self.store.environments():

@@ -20,7 +20,7 @@ from typing import Final
 
 from tidegate import errors, ports
 from tidegate.core import model, pipeline, placements, requests
-from tidegate.core.model import EnvironmentKey, Phase
+from tidegate.core.model import EnvironmentKey, Phase, Reason
 from tidegate.core.promotions import Ended, PipelineState, Promotion, Soak
 from tidegate.engine import loop
 from tidegate.engine.gates import Gates
@@ -39,6 +39,10 @@ Told = tuple[tuple[str, model.Event], ...]
 Enter = Callable[[EnvironmentKey, model.Release, Promotion], requests.Decision]
 
 
+def _nobody(key: EnvironmentKey, release: int, why: str) -> None:
+    """Nobody is told."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipelines:
     """The pipelines of all apps. `step` from one thread, everything else from any."""
@@ -53,6 +57,8 @@ class Pipelines:
     send_home: Callable[[EnvironmentKey, int], None]
     """Abort a rollout; no error if it has ended."""
     wake: Callable[[], None]
+    stopped: Callable[[EnvironmentKey, int, str], None] = _nobody
+    """Tell the audit log that a release was stopped on its way: where, which, why."""
     _stepped_at: dict[str, float] = field(default_factory=dict)
     _soaks: dict[str, tuple[int, tuple[Soak, ...]]] = field(default_factory=dict)
     """By app: soaks that have grown since the version that was committed last."""
@@ -87,6 +93,7 @@ class Pipelines:
             )
         else:
             self._soaks[app] = (versioned.version, outcome.state.soaks)
+        self._tell(app, outcome.events)
         for begin in outcome.begins:
             self._begin(app, begin)
         self._send_home(app, settled=True)
@@ -144,7 +151,12 @@ class Pipelines:
             ended, told = pipeline.ended(promotion, how, detail)
             return state.with_promotion(ended), told
 
-        self._committed(app, end)
+        self._tell(app, self._committed(app, end))
+
+    def _tell(self, app: str, events: Told) -> None:
+        for name, event in events:
+            if event.reason is Reason.STOPPED:
+                self.stopped(EnvironmentKey(app=app, environment=name), event.release or 0, event.detail)
 
     def _adopt(self, app: str, stood: Promotion, *, rollout: int | None = None, queued: bool = False) -> None:
         """Know the rollout at once: also one of another key, when it was live or begun already."""
@@ -200,17 +212,18 @@ class Pipelines:
         self,
         app: str,
         change: Callable[[PipelineState], tuple[PipelineState, Told]],
-    ) -> None:
+    ) -> Told:
+        """What the history says of it."""
         for _ in range(ATTEMPTS):
             versioned = self.kept.load(app)
             state, events = change(versioned.state)
             if state == versioned.state:
-                return
+                return ()
             try:
                 self.kept.commit(self.lease, versioned, state, events=events, at=self.clock.now())
             except errors.ConflictError:
                 continue
-            return
+            return events
         raise errors.ConflictError(
             f"The pipeline of {app} changed {ATTEMPTS} times while this was decided; nothing was done.",
             hint="Ask again.",
