@@ -172,5 +172,30 @@ def identity(release: model.Release) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def admitted(spec: model.EnvironmentSpec) -> tuple[str, ...]:
+    """What may run in an environment, a line each: commands of services and checks, and configuration.
+
+    They stand in the admission, so that a command that was edited in the state afterwards is found.
+    """
+    commands = [command_line(one.name, one.run, one.check.command) for one in spec.services]
+    if spec.verify is not None:
+        commands.append(command_line(model.VERIFY_SERVICE, spec.verify.run))
+    return (*commands, *(variable_line(name, value) for name, value in spec.config))
+
+
+def command_line(service: str, run: tuple[str, ...], check: tuple[str, ...] = ()) -> str:
+    """The line of a service's command, and of the command that checks it."""
+    return f"run {service} {_hashed(json.dumps([run, check]))}"
+
+
+def variable_line(name: str, value: str) -> str:
+    """The line of a variable of the configuration."""
+    return f"config {name} {_hashed(value)}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _ran(service: model.ServiceSpec) -> list[object]:
     return [service.name, service.run, service.serves, service.needs, asdict(service.check)]

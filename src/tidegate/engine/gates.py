@@ -21,7 +21,7 @@ from typing import Protocol
 from tidegate import errors, ports
 from tidegate.core import model, pipeline
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutRequest
-from tidegate.core.promotions import Pass, Promotion, identity
+from tidegate.core.promotions import Pass, Promotion, admitted, identity
 from tidegate.engine import freezes
 
 
@@ -117,6 +117,7 @@ class Gates:
 
     def admission(self, key: EnvironmentKey, release: model.Release, grounds: str) -> str:
         """The sealed statement that lets the release in. `grounds`: for people who read it later."""
+        spec = release.environment(key.environment)
         return self.seals.seal(
             "admission",
             {
@@ -125,6 +126,7 @@ class Gates:
                 "release": release.number,
                 "digest": release.digest,
                 "identity": identity(release),
+                "may": admitted(spec) if spec is not None else (),
                 "grounds": grounds,
                 "at": self.clock.now(),
             },

@@ -3,7 +3,8 @@
     content      every byte of the package is what was packed; what was changed on disk never runs: it is put
                  aside and unpacked again, if the archive still has the digest
     provenance   somebody we trust signed where exactly this digest comes from
-    admission    we ourselves let this release, with this digest, into this environment
+    admission    we ourselves let this release, with this digest, these commands and this configuration,
+                 into this environment
 
 Checked whenever the runtime starts something: who changes a file, a row or a key afterwards starts nothing.
 Invariants: what is missing is refused like what is wrong; every finding is told, once for each group until it
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tidegate import errors, ports
-from tidegate.core import model
+from tidegate.core import model, promotions
 from tidegate.vault import origins, statements
 
 
@@ -35,6 +36,11 @@ class Content(Protocol):
     def path(self, digest: str) -> Path:
         """The unpacked tree."""
 
+
+#: Variables that the core adds to the configuration: addresses of services, and what it says of itself.
+LINK_SUFFIX: Final = "_URL"
+LOOPBACK: Final = "http://127.0.0.1:"
+OWN: Final = "TIDEGATE_"
 
 Check = Callable[[model.InstanceGroup], object]
 """Raises an error when the group may not run."""
@@ -125,6 +131,28 @@ def admitted(seals: ports.Seals, group: model.InstanceGroup) -> None:
             f"{name}: the one that it shows is for {wrong}. Somebody changed the database.",
             hint=origins.RESTORE,
         )
+    more = _beyond(group, claims.get("may"))
+    if more:
+        raise errors.SealError(
+            f"r{group.release} was let into {group.key} without {more}. Somebody changed the database.",
+            hint=origins.RESTORE,
+        )
+
+
+def _beyond(group: model.InstanceGroup, may: ports.Claim | None) -> str:
+    """What the group would run, or run with, that its admission does not name; empty if there is nothing."""
+    named = set(may) if isinstance(may, tuple) else set()
+    if promotions.command_line(group.service, group.run, group.check.command) not in named:
+        return f"the command of {group.service} that it would run now"
+    for variable, value in group.environment:
+        own = variable.endswith(LINK_SUFFIX) and value.startswith(LOOPBACK)
+        if (
+            not own
+            and not variable.startswith(OWN)
+            and promotions.variable_line(variable, value) not in named
+        ):
+            return f"the variable {variable} as it is now"
+    return ""
 
 
 def differences(claims: ports.Claims, wanted: Mapping[str, object]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.vault.made import DIGEST, ORIGIN, PRODUCTION, RELEASE, STAGING, MemoryRows
 from tidegate import errors, ports
-from tidegate.core import model
+from tidegate.core import model, promotions
+from tidegate.core.strategy import SWITCH
 from tidegate.vault import admitting
 from tidegate.vault.keys import Keys
 from tidegate.vault.origins import SignedOrigins
@@ -25,9 +27,18 @@ GROUP = model.InstanceGroup(
     serves=True,
     check=model.Check(kind=model.CheckKind.HTTP),
     instances=2,
-    environment=(),
+    environment=(("API_URL", "http://127.0.0.1:21000"), ("LOG", "info"), ("TIDEGATE_URL", "http://x")),
     limits=model.Limits(),
     grace_s=1.0,
+)
+SPEC = model.EnvironmentSpec(
+    services=(
+        model.ServiceSpec(name="web", run=("./web",), serves=True, check=GROUP.check),
+        model.ServiceSpec(name="api", run=("./api",), serves=True, check=GROUP.check),
+    ),
+    strategy=SWITCH,
+    config=(("LOG", "info"),),
+    verify=model.Verify(run=("./smoke",)),
 )
 CLAIMS: ports.Claims = {
     "app": "shop",
@@ -35,6 +46,7 @@ CLAIMS: ports.Claims = {
     "release": RELEASE.number,
     "digest": DIGEST,
     "identity": "sha256:1",
+    "may": promotions.admitted(SPEC),
     "grounds": "passed staging",
 }
 
@@ -120,6 +132,36 @@ def test_admission_for_something_else_is_refused(door: Door, claims: dict[str, s
     refused = door.refuses(door.group(**claims))
     assert said in refused
     assert "Somebody changed the database" in refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run": ("sh", "-c", "evil")}, "without the command of web that it would run now"),
+        ({"service": "api"}, "without the command of api"),
+        ({"service": "more"}, "without the command of more"),
+        ({"check": model.Check(kind=model.CheckKind.COMMAND, command=("evil",))}, "the command of web"),
+        ({"environment": (("LOG", "debug"),)}, "without the variable LOG as it is now"),
+        ({"environment": (("LD_PRELOAD", "/tmp/evil.so"),)}, "without the variable LD_PRELOAD"),
+        ({"environment": (("API_URL", "http://evil.example.com"),)}, "without the variable API_URL"),
+    ],
+    ids=["command", "service", "new-service", "check", "configuration", "new-variable", "address"],
+)
+def test_command_or_configuration_that_was_edited_in_the_state_is_refused(
+    door: Door, changes: dict[str, Any], said: str
+) -> None:
+    """The same package with other words to start it is another program."""
+    refused = door.refuses(replace(door.group(), **changes))
+    assert "r7 was let into shop/production " in refused
+    assert said in refused
+
+
+def test_its_own_checks_are_admitted_with_a_release(door: Door) -> None:
+    """The job that tries it runs under the same admission, with the command that stands in it."""
+    alive = model.Check(kind=model.CheckKind.ALIVE)
+    job = replace(door.group(), service=model.VERIFY_SERVICE, run=("./smoke",), check=alive)
+    assert door.content(job).name == DIGEST
+    assert "the command of _verify" in door.refuses(replace(job, run=("./other",)))
 
 
 def test_pass_is_no_admission(door: Door) -> None:
