@@ -12,7 +12,9 @@ Excuses:
 - STRANGER (the router is given an address at which somebody else listens): in a restored backup, one at which
   a look since then has shown the placement's own instance; looks may lag, and what is down keeps its address;
 - NAMES: a restored backup has forgotten which ids were given out;
-- CUT-SESSIONS: none; a drain ends when its time has truly passed without a new request, or with no session.
+- CUT-SESSIONS: in a restored backup, a server that it does not know, until a look since then has shown the
+  instance ready. Else none; a drain ends when its time has truly passed without a new request, or with no
+  session.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ class EffectChecker(Checker):
         self._digests: dict[tuple[model.EnvironmentKey, int], str] = {}
         self._servers: dict[tuple[model.EnvironmentKey, str], tuple[int, str, int]] = {}
         self._routed_at: dict[tuple[model.EnvironmentKey, int], float] = {}
-        self._seen_at: set[tuple[model.EnvironmentKey, int, int]] = set()
-        """Placements and ports that looks have shown since a backup was restored."""
+        self._seen_at: dict[tuple[model.EnvironmentKey, int, int], bool] = {}
+        """Placements and ports that looks have shown since a backup was restored; whether ever ready."""
+        self._committed_at: set[tuple[model.EnvironmentKey, int, int]] = set()
+        """Those that were in a committed state since then, the backup's own included."""
 
     def on_tick(self) -> None:
         now = self.world.now
@@ -41,8 +45,19 @@ class EffectChecker(Checker):
 
     def on_look(self, key: model.EnvironmentKey, *, runtime: bool, router: bool) -> None:
         if self.world.restored:
+            self._note_committed(key, self.world.committed(key))
             for group in self.world.seen(key).groups or ():
-                self._seen_at |= {(key, group.placement, each.port) for each in group.instances if each.port}
+                self._note_seen(key, group)
+
+    def _note_seen(self, key: model.EnvironmentKey, group: model.GroupStatus) -> None:
+        for instance in group.instances:
+            if instance.port is not None:
+                address = (key, group.placement, instance.port)
+                self._seen_at[address] = self._seen_at.get(address, False) or bool(instance.ready)
+
+    def _note_committed(self, key: model.EnvironmentKey, state: model.EnvironmentState) -> None:
+        for placement in state.placements:
+            self._committed_at |= {(key, placement.id, endpoint.port) for endpoint in placement.endpoints}
 
     def _note_routed(self, key: model.EnvironmentKey, now: float) -> None:
         route = self.world.router.route(key)
@@ -138,10 +153,16 @@ class EffectChecker(Checker):
 
     def on_removed_servers(self, key: model.EnvironmentKey, cut: int, servers: tuple[str, ...]) -> None:
         for name in servers:
-            placement_id = int(name[1:].split("-")[0])
+            placement_id, port = _parts(name)
+            if self._is_forgotten((key, placement_id, port)):
+                continue
             placement = self.world.committed(key).placement(placement_id)
             drain_s = max((s.drain_s for s in placement.spec.services), default=0.0) if placement else 0.0
             self._check_drained(key, placement_id, drain_s, f"{cut} of server {name}")
+
+    def _is_forgotten(self, address: tuple[model.EnvironmentKey, int, int]) -> bool:
+        """A restored backup does not know the address, and nobody could learn it since."""
+        return self.world.restored and address not in self._committed_at and not self._seen_at.get(address)
 
     def _check_dependents(
         self, key: model.EnvironmentKey, group: model.InstanceGroup, placement: model.Placement | None
@@ -182,14 +203,19 @@ class EffectChecker(Checker):
 
     def _check_strangers(self, key: model.EnvironmentKey) -> None:
         for name in self.world.router.server_names(key):
-            placement, _, port = (int(part) for part in name.removeprefix("p").split("-"))
+            placement, port = _parts(name)
             owner = self.world.runtime.owner(port)
             if owner is None or (key, placement, port) in self._seen_at:
                 continue
-            group = self.world.runtime.group(owner[0])
-            if (group.key, group.placement) != (key, placement):
+            if not owner[0].startswith(f"{key.app}.{key.environment}.{placement}."):
                 raise Violation("STRANGER", f"{key}: at {name} listens {owner[0]}")
 
 
 def _is_ready(instances: tuple[model.InstanceStatus, ...]) -> bool:
     return any(instance.ready for instance in instances)
+
+
+def _parts(server: str) -> tuple[int, int]:
+    """Placement id and port in the name of a server."""
+    placement, _, port = server.removeprefix("p").split("-")
+    return int(placement), int(port)

@@ -1,6 +1,9 @@
 """NOT-QUIESCENT: when faults have stopped, what is observed is what is committed, and nothing is left over.
 
-Excuse: a state that went back in time (a restored backup) halts, on purpose, until a person has looked.
+Excuses:
+- a state that went back in time (a restored backup) halts, on purpose, until a person has looked;
+- a release that was made bad: its instances need not be ready, and after a reboot a service need not run
+  while nothing answers of one that it needs.
 """
 
 from __future__ import annotations
@@ -49,9 +52,28 @@ def unsettled(world: World, key: model.EnvironmentKey, state: model.EnvironmentS
         return "the router does not hold what is committed"
     ids = {model.group_id(key, p.id, s.name) for p in state.placements for s in p.spec.services}
     seen = {group.id for group in observed.groups or ()}
-    if seen != ids:
+    kept_down = {
+        model.group_id(key, p.id, s.name)
+        for p in state.placements
+        for s in p.spec.services
+        if not world.character(p.digest).good and _lacks_what_it_needs(p, s, observed)
+    }
+    if not ids - kept_down <= seen <= ids:
         return f"groups {sorted(seen)} instead of {sorted(ids)}"
     good = all(world.character(placement.digest).good for placement in state.placements)
     if good and not all(group.ready_count == len(group.instances) for group in observed.groups or ()):
         return "instances are not ready"
     return ""
+
+
+def _lacks_what_it_needs(
+    placement: model.Placement, service: model.ServiceSpec, observed: model.Observation
+) -> bool:
+    """No instance of a service that it needs is ready and up in the router."""
+    groups, servers = observed.groups or (), observed.routes.servers if observed.routes else ()
+    for name in service.needs:
+        ready = any(g.ready_count for g in groups if g.placement == placement.id and g.service == name)
+        up = any(server.up for server in servers if (server.service, server.slot) == (name, placement.slot))
+        if not (ready and up):
+            return True
+    return False
