@@ -34,7 +34,7 @@ class RecordedForge:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null"
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 forge.asked.append((self.path, headers, json.loads(body)))
                 self.send_response(forge.answers.pop(0) if forge.answers else 201)

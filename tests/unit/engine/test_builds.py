@@ -138,6 +138,8 @@ class World:
         self.lines = Lines()
         self.delivered: list[tuple[int, str, Asked, bool]] = []
         self.refuses: errors.TidegateError | None = None
+        self.refused_releases: set[int] = set()
+        """Those that a rollout stands in the way of."""
         self.held: list[Callable[[], None]] = []
         self.hold = False
         self.now = 100.0
@@ -179,6 +181,8 @@ class World:
     def _deliver(self, app: str, release: int, to: str, asked: Asked, *, supersede: bool) -> int:
         if self.refuses is not None:
             raise self.refuses
+        if release in self.refused_releases:
+            raise errors.RefusedError("Busy.", reason=model.Refusal.BUSY.value)
         self.delivered.append((release, to, asked, supersede))
         return len(self.delivered)
 
@@ -342,6 +346,18 @@ def test_refusal_that_passes_is_waited_for_in_order(world: World) -> None:
     world.steps(4)
     assert [world.look(push).promotion for push in (first, second)] == [None, None]
     world.refuses = None
+    world.steps(1)
+    assert [release for release, *_ in world.delivered] == [1, 2]
+
+
+def test_push_does_not_overtake_one_that_waits(world: World) -> None:
+    """A release that could be delivered at once waits for the older one of its app before it."""
+    first, second = world.push("a"), world.push("b")
+    world.refused_releases = {1}
+    world.steps(4)
+    assert world.look(second).state is PushState.RELEASED
+    assert [world.look(push).promotion for push in (first, second)] == [None, None]
+    world.refused_releases = set()
     world.steps(1)
     assert [release for release, *_ in world.delivered] == [1, 2]
 
