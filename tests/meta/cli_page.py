@@ -24,13 +24,16 @@ ANSWERS: Final = {
     "down": '`{"stopped", "apps"}`',
     "deploy": '`{"rollout", "environment"}`: a [Rollout](json.md#rollout) that has ended and the '
     "[Environment](json.md#environment); with `--no-wait`, or if there was nothing to do, "
-    "[Accepted](json.md#accepted)",
+    '[Accepted](json.md#accepted); through the pipeline `{"promotion"}`: a [Promotion](json.md#promotion)',
     "rollback": "as `deploy`",
     "promote": "[Accepted](json.md#accepted)",
     "pause": "[Accepted](json.md#accepted)",
     "resume": "[Accepted](json.md#accepted)",
     "abort": "as `deploy`",
-    "plan": "[Plan](json.md#plan)",
+    "plan": "[DeployPlan](json.md#deployplan)",
+    "pipeline": "[Pipeline](json.md#pipeline)",
+    "approve": "[Promotion](json.md#promotion)",
+    "withdraw": "[Promotion](json.md#promotion)",
     "status": "[Environment](json.md#environment), or [ControlPlane](json.md#controlplane) where no "
     "environment is meant",
     "history": "list of [Rollout](json.md#rollout)",
