@@ -18,12 +18,16 @@ from tidegate import daemon, ports
 from tidegate.artifacts.content import ContentStore
 from tidegate.core.model import EnvironmentKey
 from tidegate.demo import processes
-from tidegate.engine import loop, noise, operations, series, watch
+from tidegate.engine import gates, loop, noise, operations, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
+from tidegate.store.pipelines import SqlitePipelines
+from tidegate.store.secrets import SqliteSecrets
 from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
+from tidegate.vault.opened import Vault
+from tidegate.vault.redaction import Redactor
 
 #: The call that moves the users.
 FLIPPING: Final = "router.apply"
@@ -130,6 +134,8 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
         recorder.start()
         watched.start()
         stack.callback(watched.stop)
+        rows = SqliteSecrets(store, lease)
+        vault = Vault.open(home.keys, rows, Redactor(), now=clock.now, version="bench")
         yield (
             watched,
             operations.Operations(
@@ -140,6 +146,16 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
                 content=content,
                 link_ports=links,
                 memory=recorder,
+                secrets=vault.secrets,
+                origins=vault.origins,
+                gates=gates.Gates(
+                    store=clocked_store,
+                    kept=SqlitePipelines(store),
+                    seals=vault.seals,
+                    content=content,
+                    clock=clock,
+                    found=lambda key, release, what: None,
+                ),
                 wake=watched.wake,
             ),
         )
@@ -158,7 +174,8 @@ def _flip(
     time.sleep(QUIET_S)
     calls.clear()
     begun_s = time.monotonic()
-    asked.deploy(key, other, operations.Asked(by="bench", why="flip"), supersede=False)
+    entry = operations.Entry(grounds="bench")
+    asked.enter(key, other, operations.Asked(by="bench", why="flip"), entry, supersede=False)
     machine.wait_for("a flip", lambda: watched.view(key).state.rollout is None, limit_s=30.0, every_s=0.05)
     within = sorted(calls, key=lambda call: call.ended_s)
     last = next(place for place, call in enumerate(within) if call.name == FLIPPING)
