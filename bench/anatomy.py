@@ -154,7 +154,7 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
                     seals=vault.seals,
                     content=content,
                     clock=clock,
-                    found=lambda key, release, what: None,
+                    found=lambda *_: None,
                 ),
                 wake=watched.wake,
             ),
