@@ -108,12 +108,17 @@ def advance(state: PipelineState, look: Look, dt_s: float) -> Outcome:
     """One step of everything that is under way. `dt_s`: seconds since the last one, of the same process."""
     dt_s = min(max(dt_s, 0.0), TICK_MAX_S)
     soaked, passes, events = _soaked(state, look, dt_s)
+    passed = {(soak.environment, soak.placement) for soak in state.soaks if soak.passed}
+    committed = tuple(
+        replace(soak, passed=soak.passed and (soak.environment, soak.placement) in passed)
+        for soak in soaked.soaks
+    )
     begins: list[Begin] = []
     for promotion in soaked.promotions:
         travel = look.travels.get(promotion.id)
         if travel is None:
             continue
-        moved, begin = _moved(promotion, travel, look, soaked)
+        moved, begin = _moved(promotion, travel, look, replace(soaked, soaks=committed))
         soaked = soaked.with_promotion(moved)
         begins += [begin] if begin else []
         events += _told(promotion, moved)
@@ -244,12 +249,28 @@ def _after_rollout(
         left = f"it is not live in {name} any more, and its time there was not over"
         newer = any(other.id > promotion.id for other in (*state.promotions, *state.ended))
         return ended(promotion, Ended.SUPERSEDED if newer else Ended.FAILED, left)[0]
+    soak = state.soak(name)
+    never = passes_nothing(promotion, soak) if soak is not None and soak.placement == live.id else ""
+    if never:
+        return _failed(promotion, never)
     if not live.spec.soak_s:
         return replace(promotion, waits=Waits.ROLLOUT, detail=f"is live in {name}")
-    soak = state.soak(name)
     left_s = max(live.spec.soak_s - (soak.soaked_s if soak else 0.0), 0.0)
     sound = "" if place and place.sound else "; not all of its instances are ready, so that it does not count"
     return replace(promotion, waits=Waits.SOAK, detail=f"soaks in {name}, {left_s:.0f} s left{sound}")
+
+
+def passes_nothing(promotion: Promotion, soak: Soak) -> str:
+    """Why a release that is live, and has not passed there, never will; empty: it may yet."""
+    name = promotion.environment
+    if soak.passed:
+        return f"r{promotion.release} is live in {name}, but its pass there does not hold"
+    if soak.rollout is not None:
+        return ""
+    return (
+        f"r{promotion.release} is live in {name}, but came there past the gates or on a way back, which "
+        "passes nothing; it can enter again when another release is live there"
+    )
 
 
 def _onward(promotion: Promotion, travel: Travel) -> Promotion:

@@ -134,14 +134,11 @@ class Pipelines:
             return
         if soak.placement != there.live.id:
             return  # not looked at yet
-        if soak.rollout is not None and not soak.passed:
+        why = pipeline.passes_nothing(promotion, soak)
+        if why:
+            self._ends(app, promotion.id, Ended.FAILED, why)
+        elif soak.rollout is not None:
             self._adopt(app, promotion, rollout=soak.rollout)
-            return
-        why = (
-            f"r{promotion.release} is live in {name}, but came there past the gates or on a way back, which "
-            "passes nothing; it can enter again when another release is live there"
-        )
-        self._ends(app, promotion.id, Ended.FAILED, why)
 
     def _ends(self, app: str, promotion_id: int, how: Ended, detail: str) -> None:
         def end(state: PipelineState) -> tuple[PipelineState, Told]:
@@ -233,8 +230,8 @@ class Pipelines:
 
     def _look(self, state: PipelineState, views: Mapping[EnvironmentKey, loop.View]) -> pipeline.Look:
         places = {
-            key.environment: self._place(state, key, view)
-            for key, view in sorted(views.items(), key=lambda item: item[0].environment)
+            key.environment: self._place(state, key, views.get(key))
+            for key in self.store.environments()
             if key.app == state.app
         }
         travels = {}
@@ -245,10 +242,12 @@ class Pipelines:
                 travels[promotion.id] = self.gates.travel(state.app, promotion, release, rollout)
         return pipeline.Look(now=self.clock.now(), places=places, travels=travels)
 
-    def _place(self, state: PipelineState, key: EnvironmentKey, view: loop.View) -> pipeline.Place:
+    def _place(self, state: PipelineState, key: EnvironmentKey, view: loop.View | None) -> pipeline.Place:
+        """`view`: None if nobody has looked yet."""
         there = self.store.load(key).state
         live, soak = there.live, state.soak(key.environment)
-        groups = view.observed.groups if 0 <= self.clock.now() - view.at <= LOOK_MAX_S else None
+        fresh = view is not None and 0 <= self.clock.now() - view.at <= LOOK_MAX_S
+        groups = view.observed.groups if view is not None and fresh else None
         if live is None:
             return pipeline.Place(state=there)
         passed = soak is not None and soak.placement == live.id and soak.passed

@@ -219,7 +219,10 @@ def _older_follows_newer() -> list[Patch]:
 
 
 def _live_without_a_pass_waits() -> list[Patch]:
-    return [(pipelines.Pipelines, "_there_already", lambda self, *rest: None)]
+    return [
+        (pipelines.Pipelines, "_there_already", lambda self, *rest: None),
+        (pipeline, "passes_nothing", lambda promotion, soak: ""),
+    ]
 
 
 def _admission_for_elsewhere() -> list[Patch]:

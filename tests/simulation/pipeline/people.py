@@ -55,7 +55,7 @@ class People:
         self._pace = rng.choice((0.05, 0.1, 0.2))
         self._approves = rng.choice((0.0, 0.2, 0.5, 1.0))
         """Probability per second that somebody looks whether something waits."""
-        self._meddles = rng.choice((0.0, 0.03, 0.1))
+        self._meddles = rng.choice((0.0, 0.05, 0.2))
         self._supersedes = rng.choice((0.0, 0.3, 1.0))
         world.meanwhile = self._meanwhile
 
@@ -162,7 +162,8 @@ class People:
         process, rng = self._plane.process, self._world.rng
         if process is None:
             return
-        key = rng.choice(KEYS)
+        changed = [key for key in KEYS if len(self._world.store.load(key).state.placements) > 1]
+        key = rng.choice(changed or KEYS)
         acts: list[Callable[[], object]] = [
             lambda: process.operations.steer(key, lambda state: requests.abort(state, by="bob")),
             lambda: process.delivery.withdraw(key, None, "bob"),

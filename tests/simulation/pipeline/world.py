@@ -279,7 +279,7 @@ def _rules(rng: random.Random, now: float) -> dict[str, EnvironmentSpec]:
             strategy=canary if rng.random() < 0.2 else strategy.SWITCH,
             keep_warm_s=rng.choice((0.0, 5.0)),
             verify=Verify(run=("./smoke",), timeout_s=VERIFY_TIMEOUT_S) if rng.random() < 0.5 else None,
-            soak_s=rng.choice((0.0, 0.0, 3.0, 6.0, 13.0)),
+            soak_s=rng.choice((0.0, 0.0, 3.0, 6.0, 25.0)),
             approvals=_approvals(rng) if rng.random() < (0.6 if name == "production" else 0.1) else None,
             freezes=_freezes(rng, now) if rng.random() < 0.2 else (),
         )

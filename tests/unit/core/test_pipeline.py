@@ -641,6 +641,29 @@ def test_soak_is_waited_for_in_seconds() -> None:
     assert watched.of(2).detail.endswith("not all of its instances are ready, so that it does not count")
 
 
+@pytest.mark.parametrize("how", ["emergency", "rollback"])
+def test_release_that_will_never_pass_where_it_is_live_is_stopped(how: str) -> None:
+    """Its promotion had found a rollout in progress there, which was no deploy through the gates."""
+    watched = soaking(0.0, NOT_EARNED[how])
+    watched.state = pipelines(promotion("r2", "staging", rollout=9, waits=Waits.ROLLOUT))
+    watched.sees(2, "r2", passed=("test",), rollout=NOT_EARNED[how])
+    watched.step()
+    assert watched.of(2).ended is Ended.FAILED
+    assert "past the gates or on a way back, which passes nothing" in watched.of(2).detail
+
+
+def test_release_whose_pass_does_not_hold_is_stopped() -> None:
+    """It was earned a while ago, and no seal proves it; one that is earned now is seen in the next step."""
+    watched = soaking(0.0)
+    watched.state = pipelines(promotion("r2", "staging", rollout=9, waits=Waits.ROLLOUT))
+    watched.sees(2, "r2", passed=("test",), rollout=rollout("r2"))
+    assert len(watched.step().passes) == 1
+    assert watched.of(2).ended is None
+    watched.step()
+    assert watched.of(2).ended is Ended.FAILED
+    assert watched.of(2).detail == "r2 is live in staging, but its pass there does not hold"
+
+
 def test_release_without_a_soak_time_says_that_it_is_live() -> None:
     """Until its pass is there, one step later."""
     watched = soaking(0.0)
