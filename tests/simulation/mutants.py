@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tidegate import ports
 from tidegate.core import advance, analysis, lifecycle, model, placements, reconcile, routing
+from tidegate.core.effects import ApplyGroup
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import EnvironmentState, Observation, Phase, Role, Rollout
 from tidegate.engine import execute, loop
@@ -391,6 +392,52 @@ def _paused_shift() -> list[Patch]:
     return [(advance, "_shifting", shifting)]
 
 
+# --- checks of its own ---------------------------------------------------------------------------------
+
+
+def _exposed_without_checks() -> list[Patch]:
+    def verifying(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Any:
+        incoming = state.incoming
+        if incoming is None or not placements.ready_to_serve(incoming, observed):
+            return advance.Outcome(state=state)
+        return advance._expose(state, rollout, observed, model.Reason.VERIFIED, "not waited for")
+
+    return [(advance, "_verifying", verifying)]
+
+
+def _failed_checks_pass() -> list[Patch]:
+    original = placements.verify_job
+
+    def verify_job(placement: model.Placement, groups: Any) -> Any:
+        job = original(placement, groups)
+        return replace(job, ready=True) if job is not None and job.ready is False else job
+
+    return [(placements, "verify_job", verify_job)]
+
+
+def _checks_before_the_route() -> list[Patch]:
+    def jobs(state: EnvironmentState, observed: Observation) -> tuple[Any, ...]:
+        incoming = reconcile._verified(state)
+        if incoming is None or placements.verify_job(incoming, observed.groups or ()) is not None:
+            return ()
+        return (ApplyGroup(group=reconcile.verify_group(state, incoming)),)
+
+    return [(reconcile, "_jobs", jobs)]
+
+
+def _checks_without_a_limit() -> list[Patch]:
+    original = advance._overdue
+
+    def overdue(state: EnvironmentState, rollout: Rollout, *rest: Any) -> Any:
+        return None if rollout.phase is Phase.VERIFYING else original(state, rollout, *rest)
+
+    return [(advance, "_overdue", overdue)]
+
+
+def _checks_go_on_for_ever() -> list[Patch]:
+    return [(reconcile, "_verified", lambda state: state.incoming)]
+
+
 MUTANTS: Final = (
     Mutant(name="effect-before-commit", patches=_effect_before_commit, profile="crash"),
     Mutant(name="names-change", patches=_names_change),
@@ -440,6 +487,31 @@ MUTANTS: Final = (
     Mutant(name="old-workers-ignored", patches=_old_workers_ignored, profile="reload"),
     Mutant(name="stops-out-of-order", patches=_stops_out_of_order),
     Mutant(name="no-fence-check", patches=_no_fence_check, profile="late"),
+    Mutant(
+        name="exposed-without-checks",
+        patches=_exposed_without_checks,
+        profile="checks",
+        caught_by=("EXPOSED-UNVERIFIED",),
+    ),
+    Mutant(
+        name="failed-checks-pass",
+        patches=_failed_checks_pass,
+        profile="checks",
+        caught_by=("EXPOSED-UNVERIFIED",),
+    ),
+    Mutant(
+        name="checks-before-the-route",
+        patches=_checks_before_the_route,
+        profile="checks",
+        caught_by=("JOB-EARLY",),
+    ),
+    Mutant(name="checks-without-a-limit", patches=_checks_without_a_limit, profile="checks"),
+    Mutant(
+        name="checks-go-on-for-ever",
+        patches=_checks_go_on_for_ever,
+        profile="checks",
+        caught_by=("JOB-STRAY",),
+    ),
     Mutant(
         name="shift-not-awaited",
         patches=_paused_shift,

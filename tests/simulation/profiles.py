@@ -64,6 +64,8 @@ class Faults:
     restore: float = 0.0
     """The state goes back to a backup, once."""
     two_environments: float = 0.3
+    verify: float = 0.0
+    """Probability that a release has checks of its own."""
 
 
 #: Of each fault, what is a lot without being hopeless.
@@ -112,6 +114,7 @@ DIRECTED: Final[Mapping[str, Mapping[str, float]]] = {
     "restore": {"restore": 1.0, "deploy": 0.06},
     "instances": {"instance_crash": 0.1, "instance_exit": 0.05, "instance_hang": 0.05},
     "tamper": {"tamper": 0.05},
+    "checks": {"verify": 0.7, "deploy": 0.06},
 }
 
 PROFILES: Final = ("swarm", "calm", *DIRECTED)
@@ -126,7 +129,8 @@ def draw(profile: str, rng: random.Random) -> Faults:
     directed = DIRECTED[profile]
     if rng.random() < 0.5:
         return replace(CALM, **directed)
-    return replace(CALM, **(_mild(rng) | dict(directed)))
+    others = _swarm(rng) if profile == "checks" else _mild(rng)
+    return replace(CALM, **(others | dict(directed)))
 
 
 def _swarm(rng: random.Random) -> dict[str, float]:

@@ -43,6 +43,10 @@ class Release:
         return f"sha256:{self.number:064x}"
 
 
+#: Of checks; twice what the slowest that pass take.
+VERIFY_TIMEOUT_S: Final = 8.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
     """What stays the same over the releases of a universe."""
@@ -51,6 +55,10 @@ class App:
     links: tuple[model.Link, ...]
 
 
+#: How checks of a release end by themselves.
+PASSES: Final = fakes.JobEnd(after_s=1.0)
+FAILS: Final = fakes.JobEnd(after_s=1.0, passed=False, exit="exit status 1")
+HANGS: Final = fakes.JobEnd(after_s=math.inf, exit="never end")
 GOOD: Final = Character(name="good", behaviour=fakes.Behaviour(ready_after_s=1.0, stop_after_s=0.5))
 
 
@@ -157,6 +165,16 @@ def failing(one: Release, rng: random.Random) -> Release:
     share = rng.choice((0.02, 0.3, 1.0))
     worse = replace(one.character, name=f"{one.character.name}, fails {share:.0%}", errors=share, good=False)
     return replace(one, character=worse)
+
+
+def verified(one: Release, rng: random.Random) -> tuple[Release, fakes.JobEnd]:
+    """The same with checks of its own, and how they end: passed, failed, or never."""
+    spec = replace(one.spec, verify=model.Verify(run=("./smoke",), timeout_s=VERIFY_TIMEOUT_S))
+    end = rng.choice((PASSES, PASSES, PASSES, FAILS, HANGS))
+    known = one.character if end is PASSES else replace(one.character, good=False)
+    character = replace(known, name=f"{known.name}, checks {'pass' if end is PASSES else end.exit}")
+    slow = replace(end, after_s=end.after_s * rng.choice((0.5, 1.0, 4.0)))
+    return replace(one, spec=spec, character=character), slow
 
 
 def request(

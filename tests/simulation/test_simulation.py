@@ -24,15 +24,18 @@ CHUNK = 40
 #: What the first seeds must have reached, or the simulation proves nothing (reliability.md 2.4, coverage).
 REACHED_SEEDS = 180
 REACHED_LOOPS = 60
+REACHED_CHECKS = 40
 MINIMUMS = {
     "aborted: aborted-by-user": 20,
     "aborted: all-unready": 5,
     "aborted: crash-loop": 20,
     "aborted: never-ready": 20,
     "aborted: superseded": 50,
+    "aborted: verify-failed": 20,
     "aborted: worse": 20,
     "auto-rollback": 1,
     "blind look": 500,
+    "checks begin": 40,
     "control plane death": 200,
     "crash after commit": 10,
     "crash before commit": 10,
@@ -46,6 +49,7 @@ MINIMUMS = {
     "event: paused": 10,
     "evidence is complete": 300,
     "event: promoted": 10,
+    "event: verified": 20,
     "fast-forward": 1,
     "flip of a warm standby": 3,
     "halted": 5,
@@ -105,7 +109,9 @@ def test_what_broke_once_stays_whole(seed: int, profile: str) -> None:
 def test_universes_reach_what_they_are_about() -> None:
     """Each kind of fault, phase and ending occurs often enough for a clean run to mean something."""
     reached: Counter[str] = Counter()
-    for result in results([*work(0, REACHED_SEEDS, ""), *work(0, REACHED_LOOPS, "loops")]):
+    for result in results(
+        [*work(0, REACHED_SEEDS, ""), *work(0, REACHED_LOOPS, "loops"), *work(0, REACHED_CHECKS, "checks")]
+    ):
         reached.update(result.reached)
     missed = {name: (reached[name], least) for name, least in MINIMUMS.items() if reached[name] < least}
     assert not missed, "\n".join([str(missed), *summary(reached)])

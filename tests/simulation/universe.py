@@ -18,6 +18,7 @@ from tests.simulation.checkers.exposure import ExposureChecker, bucket
 from tests.simulation.checkers.quiescence import QuiescenceChecker, unsettled
 from tests.simulation.checkers.records import RecordChecker
 from tests.simulation.checkers.traffic import TrafficChecker
+from tests.simulation.checkers.verification import VerificationChecker
 from tests.simulation.control import ControlPlane
 from tests.simulation.faults import Fates, SimStore
 from tests.simulation.profiles import CALM, Faults
@@ -25,6 +26,7 @@ from tests.simulation.world import World
 from tidegate import errors
 from tidegate.core import model, requests
 from tidegate.core.model import Phase, RolloutKind
+from tidegate.testing import fakes
 
 CHECKERS = (
     TrafficChecker,
@@ -32,6 +34,7 @@ CHECKERS = (
     ExposureChecker,
     EvidenceChecker,
     RecordChecker,
+    VerificationChecker,
     QuiescenceChecker,
 )
 CHAOS_S = 110
@@ -74,6 +77,9 @@ class Universe:
         self.app = scenario.app(self.world.rng)
         #: Of their own, so that more or fewer requests leave everything else as it is.
         self._users = random.Random(f"users/{seed}")
+        self._checks = random.Random(f"checks/{seed}")
+        self._check_ends: dict[str, fakes.JobEnd] = {}
+        self.world.runtime.jobs = lambda group: self._check_ends[group.digest]
         self._number = 0
         self._requests: list[model.RolloutRequest] = []
         self._press_count = 0
@@ -236,6 +242,8 @@ class Universe:
         release = scenario.release(self._number, self.app, self.world.rng, bad=bad)
         if self._number > 1 and self._users.random() < self.faults.bad_release / 2:
             release = scenario.failing(release, self._users)
+        if self._checks.random() < self.faults.verify:
+            release, self._check_ends[release.digest] = scenario.verified(release, self._checks)
         self.world.releases[release.digest] = release
         self.world.runtime.behaviours[release.digest] = release.character.behaviour
         self.world.note(f"release {release.number} is {release.character.name}")
