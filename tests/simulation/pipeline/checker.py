@@ -1,7 +1,7 @@
 """What must never happen to a pipeline, judged by the truth of the world and by what people have really done.
 
-UNPASSED, UNAPPROVED, FROZEN, TAMPERED, ADMISSION, BEGUN-TWICE, OVERTAKEN, PASS-UNEARNED, HANDED-ON, QUEUE,
-LOST, NOT-ARRIVED, NOT-SENT-HOME, NO-REST, FORGOTTEN.
+UNPASSED, UNAPPROVED, FROZEN, TAMPERED, ADMISSION, BEGUN-TWICE, OVERTAKEN, PASS-UNEARNED, PASS-LOST,
+HANDED-ON, QUEUE, LOST, NOT-ARRIVED, NOT-SENT-HOME, NO-REST, FORGOTTEN.
 
 The only excuse is an emergency that somebody has asked for as one. Nothing here reads what the pipeline keeps
 of passes, soaks or approvals: it keeps its own account, and that of soaks is an upper bound.
@@ -220,6 +220,12 @@ class Checker:
             raise Violation("LOST", f"promotions {lost} are nowhere")
         for one in passes:
             self._check_pass(one)
+        for soak in after.soaks:
+            was_over = any(known.passed and known.placement == soak.placement for known in before.soaks)
+            if soak.passed and not was_over and soak.environment not in {one.environment for one in passes}:
+                raise Violation(
+                    "PASS-LOST", f"the soak in {soak.environment} is over, and nothing has passed"
+                )
         for promotion in (*after.promotions, *after.ended):
             was = before.promotion(promotion.id)
             if was == promotion:

@@ -283,19 +283,23 @@ MUTANTS: Final = (
     Mutant(name="request-key-forgotten", patches=_request_key_forgotten),
     Mutant(name="asked-again-is-another", patches=_asked_again_is_another, caught_by=("BEGUN-TWICE",)),
     Mutant(name="approvals-handed-on", patches=_approvals_handed_on, caught_by=("HANDED-ON",)),
-    Mutant(name="expiry-ignored", patches=_expiry_ignored, caught_by=("UNAPPROVED",)),
+    Mutant(name="expiry-ignored", seeds=400, patches=_expiry_ignored, caught_by=("UNAPPROVED",)),
     Mutant(name="requester-may-approve", patches=_requester_may_approve, caught_by=("UNAPPROVED",)),
     Mutant(name="one-person-counts-twice", patches=_one_person_counts_twice, caught_by=("UNAPPROVED",)),
-    Mutant(name="live-approvals-ignored", patches=_live_approvals_ignored, caught_by=("UNAPPROVED",)),
+    Mutant(
+        name="live-approvals-ignored", seeds=400, patches=_live_approvals_ignored, caught_by=("UNAPPROVED",)
+    ),
     Mutant(name="freeze-ignored", patches=_freeze_ignored, caught_by=("FROZEN",)),
     Mutant(name="soak-by-the-wall-clock", patches=_soak_by_the_wall_clock, caught_by=("PASS-UNEARNED",)),
     Mutant(
         name="soak-counts-what-nobody-saw", patches=_soak_counts_what_nobody_saw, caught_by=("PASS-UNEARNED",)
     ),
     Mutant(name="soak-unsound", patches=_soak_unsound, caught_by=("PASS-UNEARNED",)),
-    Mutant(name="old-looks-count", patches=_old_looks_count, caught_by=("PASS-UNEARNED",)),
+    Mutant(name="old-looks-count", seeds=400, patches=_old_looks_count, caught_by=("PASS-UNEARNED",)),
     Mutant(name="any-way-earns", patches=_any_way_earns, caught_by=("PASS-UNEARNED",)),
-    Mutant(name="soak-over-before-its-commit", patches=_soak_over_before_its_commit, caught_by=("NO-REST",)),
+    Mutant(
+        name="soak-over-before-its-commit", patches=_soak_over_before_its_commit, caught_by=("PASS-LOST",)
+    ),
     Mutant(name="pending-is-arrived", patches=_pending_is_arrived, caught_by=("NOT-ARRIVED",)),
     Mutant(name="never-sent-home", patches=_never_sent_home, caught_by=("NOT-SENT-HOME",)),
     Mutant(
@@ -307,7 +311,12 @@ MUTANTS: Final = (
     Mutant(name="older-follows-newer", patches=_older_follows_newer, caught_by=("OVERTAKEN",)),
     Mutant(name="live-without-a-pass-waits", patches=_live_without_a_pass_waits, caught_by=("NO-REST",)),
     Mutant(name="admission-for-elsewhere", patches=_admission_for_elsewhere, caught_by=("ADMISSION",)),
-    Mutant(name="admitted-by-an-older-look", patches=_admitted_by_an_older_look, caught_by=("ADMISSION",)),
+    Mutant(
+        name="admitted-by-an-older-look",
+        seeds=400,
+        patches=_admitted_by_an_older_look,
+        caught_by=("ADMISSION",),
+    ),
     Mutant(
         name="way-back-goes-on-soaking",
         patches=_way_back_goes_on_soaking,
