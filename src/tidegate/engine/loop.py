@@ -8,6 +8,7 @@ out, `daemon` gives it adapters, a thread and a clock; tests/simulation gives it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -33,6 +34,8 @@ class View:
     failures: tuple[execute.Failure, ...] = ()
     at: float = 0.0
     """Unix seconds of the look."""
+    looked_s: float = -math.inf
+    """Monotonic seconds of the look, of this process."""
     changed: bool = False
     """Something other than counters was committed, or an effect was sent: look again soon."""
 
@@ -91,6 +94,7 @@ class Controller:
             observed=observed,
             failures=tuple(failures),
             at=adapters.clock.now(),
+            looked_s=adapters.clock.monotonic(),
             changed=changed or bool(effects),
         )
 

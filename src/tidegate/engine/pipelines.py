@@ -32,7 +32,7 @@ ATTEMPTS: Final = 10
 
 #: Refusals that end by themselves.
 CLOSED: Final = (model.Refusal.BUSY.value, model.Refusal.HALTED.value)
-#: Wall clock seconds for which the newest look at an environment counts.
+#: Seconds for which the newest look at an environment counts.
 LOOK_MAX_S: Final = 10.0
 
 Told = tuple[tuple[str, model.Event], ...]
@@ -246,7 +246,7 @@ class Pipelines:
         """`view`: None if nobody has looked yet."""
         there = self.store.load(key).state
         live, soak = there.live, state.soak(key.environment)
-        fresh = view is not None and 0 <= self.clock.now() - view.at <= LOOK_MAX_S
+        fresh = view is not None and self.clock.monotonic() - view.looked_s <= LOOK_MAX_S
         groups = view.observed.groups if view is not None and fresh else None
         if live is None:
             return pipeline.Place(state=there)

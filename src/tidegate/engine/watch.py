@@ -87,6 +87,7 @@ class Watch:
             + tuple(self._trouble[of] for of in (None, key) if of in self._trouble)
             + (self._recorder.failures if self._recorder is not None else ()),
             at=seen.at,
+            looked_s=seen.looked_s,
             changed=seen.changed,
         )
 
