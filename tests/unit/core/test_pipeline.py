@@ -680,7 +680,7 @@ def queue(*waiting: Promotion, **gate: Any) -> Line:
     """Promotions before production, which is frozen unless told otherwise."""
     many = Line(pipelines(*waiting))
     for one in waiting:
-        many.sees(one.id, f"r{one.release}", passed=NAMES[:2], **({"frozen": "frozen"} | gate))
+        many.sees(one.id, f"r{one.release}", **({"frozen": "frozen", "passed": NAMES[:2]} | gate))
     return many
 
 
@@ -737,11 +737,10 @@ def test_newer_release_that_was_stopped_is_in_nobodys_way(how: Ended) -> None:
 
 def test_release_does_not_supersede_itself() -> None:
     """Asked for with another target, it is the same release."""
-    both = queue(
-        promotion("r2", "staging", id=2), promotion("r2", "staging", target="staging", id=3), frozen="frozen"
-    )
+    near = promotion("r2", "staging", target="staging", id=3)
+    both = queue(promotion("r2", "staging"), near, passed=("test",))
     both.step()
-    assert [both.of(each).ended for each in (2, 3)] == [None, None]
+    assert [both.stands(each) for each in (2, 3)] == [("staging", Waits.FREEZE, None)] * 2
 
 
 # --- what people ask -------------------------------------------------------------------------------------
