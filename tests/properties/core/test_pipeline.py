@@ -18,9 +18,11 @@ from tidegate.core.promotions import Approval, PipelineState, Promotion, identit
 
 NAMES: Final = ("test", "staging", "production")
 NOW: Final = 1_000_000.0
-SOME = settings(max_examples=150, deadline=None)
+SOME = settings(max_examples=200, deadline=None)
 
 RULES: Final = (
+    None,
+    None,
     None,
     Approvals(),
     Approvals(count=2, expires_s=50.0),
@@ -34,7 +36,7 @@ SPECS: Final = st.builds(
 PEOPLE: Final = st.sampled_from(
     (("ada", "approver"), ("bob", "approver"), ("cleo", "deployer"), ("dan", "admin"))
 )
-PASSED: Final = st.frozensets(st.sampled_from(NAMES))
+PASSED: Final = st.sampled_from((NAMES, NAMES[:2], NAMES[:1], ())).map(frozenset)
 
 
 def release(number: int, specs: dict[str, EnvironmentSpec]) -> model.Release:
@@ -56,7 +58,7 @@ def releases(draw: st.DrawFn, number: int) -> model.Release:
 @st.composite
 def rollouts(draw: st.DrawFn, number: int) -> model.Rollout | None:
     """Of a promotion, in any phase; often none."""
-    phase = draw(st.sampled_from((None, None, None, Phase.STARTING, Phase.SUCCEEDED, Phase.ABORTED)))
+    phase = draw(st.sampled_from((*[None] * 7, Phase.STARTING, Phase.SUCCEEDED, Phase.ABORTED)))
     if phase is None:
         return None
     placement = draw(st.sampled_from((1, 5)))
@@ -70,9 +72,9 @@ def places(draw: st.DrawFn) -> Place:
     live = draw(st.sampled_from((None, 1, 2, 3)))
     if live is not None:
         scene = scene.live(f"r{live}", draw(SPECS))
-    if draw(st.booleans()):
+    if draw(st.sampled_from((False, False, True))):
         scene = scene.incoming("r8")
-    if draw(st.sampled_from((False, False, False, True))):
+    if draw(st.sampled_from((False, False, True))):
         scene = scene.having(halted="older than the world")
     made = None
     if live is not None and draw(st.booleans()):
@@ -137,10 +139,10 @@ class Ask:
 
 ASKS: Final = st.builds(
     Ask,
-    what=st.sampled_from(("promote", "promote", "approve", "approve", "withdraw")),
+    what=st.sampled_from(("promote", "promote", "promote", "approve", "withdraw")),
     release=st.integers(1, 3),
     environment=st.sampled_from(NAMES),
-    supersede=st.booleans(),
+    supersede=st.sampled_from((False, False, False, True)),
     key=st.sampled_from(("", "a", "b")),
     who=PEOPLE,
 )
@@ -185,6 +187,9 @@ def lived(steps: list[Ask | World]) -> tuple[list[PipelineState], list[Moment]]:
     """All states, and all looks."""
     state, now = PipelineState(app="shop"), NOW
     known = {n: release(n, dict.fromkeys(NAMES, spec())) for n in (1, 2, 3)}
+    for number in (1, 2):  # two that are under way from the beginning, or most journeys would be empty
+        first = Ask("promote", number, "test", supersede=False, key="", who=("ada", "admin"))
+        state = asked(state, first, known[number], now)
     states, moments = [state], []
     for step in steps:
         if isinstance(step, World):
@@ -299,7 +304,9 @@ def test_pass_is_earned_once_by_a_deploy_in_order(steps: list[Ask | World]) -> N
         for soak in moment.outcome.state.soaks:
             before = moment.before.soak(soak.environment)
             known_s = before.soaked_s if before is not None and before.placement == soak.placement else 0.0
-            assert soak.soaked_s <= known_s + TICK_MAX_S
+            assert soak.soaked_s <= known_s + (
+                TICK_MAX_S if moment.look.places[soak.environment].sound else 0
+            )
 
 
 @SOME
