@@ -376,3 +376,20 @@ def test_clock_shows_what_machines_show() -> None:
     assert (clock.now(), clock.monotonic(), clock.elapsed) == (55.0, 5.0, 5.0)
     clock.reboot()
     assert (clock.monotonic(), clock.elapsed) == (0.0, 5.0)
+
+
+def test_call_of_another_app_is_answered_by_its_stable_release() -> None:
+    """By nobody before one is live; the address goes with the caller."""
+    router = fakes.FakeRouter()
+    shop = model.EnvironmentKey(app="shop", environment="production")
+    accounts = model.EnvironmentKey(app="accounts", environment="production")
+    links = (model.ForeignLink(service="accounts/api", port=29_650),)
+    calling = model.RouteTable(key=shop, route=model.Route(fence=1), foreign=links)
+    router.apply(calling, key="1")
+    assert router.called(29_650) is None
+    moving = model.Route(stable=1, canary=2, exposure_bps=9_999, fence=1)
+    router.apply(model.RouteTable(key=accounts, route=moving), key="2")
+    assert router.called(29_650) == (accounts, "api", 1)
+    gone = model.RouteTable(key=shop, route=model.Route(fence=2))
+    router.apply(gone, key="3")
+    assert router.called(29_650) is None

@@ -229,6 +229,7 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
         role=Role.INCOMING,
         spec=request.spec,
         links=tuple(link for link in request.links if link.slot == slot),
+        foreign=request.foreign,
         secrets=request.secrets,
         admission=request.admission,
         emergency=request.emergency,

@@ -71,6 +71,9 @@ class ServiceSpec:
     check: Check
     instances: int = 1
     needs: tuple[str, ...] = ()
+    """Services of the same app."""
+    foreign: tuple[str, ...] = ()
+    """Services of other apps, as `app/service`, sorted."""
     hosts: tuple[str, ...] = ()
     """Public host names; empty: only reached by services that need it."""
     identity: UserIdentity = UserIdentity.COOKIE
@@ -194,6 +197,18 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLink:
+    """Loopback port at which the router serves a service of another app to an environment of this one.
+
+    The environment of the same name answers with its stable release: who calls is no user of that app.
+    """
+
+    service: str
+    """`app/service`."""
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """A release in an environment, with its instances, in one router slot."""
 
@@ -204,6 +219,7 @@ class Placement:
     role: Role
     spec: EnvironmentSpec
     links: tuple[Link, ...] = ()
+    foreign: tuple[ForeignLink, ...] = ()
     secrets: tuple[SecretVersion, ...] = ()
     admission: str = ""
     """Sealed statement that this release may run in this environment; its instances start only with it."""
@@ -274,6 +290,7 @@ class RolloutRequest:
     spec: EnvironmentSpec
     strategy: Strategy
     links: tuple[Link, ...] = ()
+    foreign: tuple[ForeignLink, ...] = ()
     secrets: tuple[SecretVersion, ...] = ()
     admission: str = ""
     emergency: str = ""
@@ -462,6 +479,8 @@ class RouteTable:
     services: tuple[PublicService, ...] = ()
     backends: tuple[Backend, ...] = ()
     """Every service in every slot that a placement occupies, sorted by (service, slot)."""
+    foreign: tuple[ForeignLink, ...] = ()
+    """What this environment calls of other apps, sorted by service."""
 
 
 # --- what is observed ------------------------------------------------------------------------------

@@ -166,10 +166,13 @@ def needs_are_ready(placement: Placement, service: model.ServiceSpec, observed: 
     """All that a service needs is ready, and reachable through the router, so that it may start.
 
     A release that starts for the first time waits for every instance; one that comes back after a reboot
-    for one of each, because a broken instance must not keep the rest down.
+    for one of each, because a broken instance must not keep the rest down. Of a service of another app only
+    the address must be in force: whether somebody answers there is the gate's business.
     """
     if observed.groups is None or observed.routes is None:
-        return not service.needs
+        return not service.needs and not service.foreign
+    if not routing.foreign_in_force(service.foreign, observed.routes):
+        return False
     for needed in (placement.spec.service(name) for name in service.needs):
         if needed is None:
             continue
@@ -375,6 +378,7 @@ def flip_back(state: EnvironmentState, standby: Placement, detail: str) -> Rollo
         spec=standby.spec,
         strategy=strategy.SWITCH,
         links=standby.links,
+        foreign=standby.foreign,
         secrets=standby.secrets,
         admission=standby.admission,
         emergency=standby.emergency,

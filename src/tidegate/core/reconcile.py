@@ -131,7 +131,7 @@ def instance_group(
     state: EnvironmentState, placement: Placement, service: model.ServiceSpec
 ) -> model.InstanceGroup:
     """What the runtime is asked to run."""
-    links = _links(placement, service.needs)
+    links = _links(placement, service.needs) | _foreign(placement, service.foreign)
     return model.InstanceGroup(
         key=state.key,
         placement=placement.id,
@@ -154,6 +154,7 @@ def verify_group(state: EnvironmentState, placement: Placement) -> model.Instanc
     """The job that tries a release: it finds it by plain addresses that lead to this release alone."""
     serving = [service for service in placement.spec.services if service.serves]
     links = _links(placement, tuple(service.name for service in serving))
+    links |= _foreign(placement, tuple(link.service for link in placement.foreign))
     front = next((service for service in serving if service.hosts), next(iter(serving), None))
     own = {"TIDEGATE_PREVIEW_HEADER": f"{routing.PREVIEW_HEADER}: {state.route.preview}"}
     if front is not None and spec.link_variable(front.name) in links:
@@ -184,4 +185,13 @@ def _links(placement: Placement, services: tuple[str, ...]) -> dict[str, str]:
         spec.link_variable(link.service): f"http://127.0.0.1:{link.port}"
         for link in placement.links
         if link.service in services and link.slot == placement.slot
+    }
+
+
+def _foreign(placement: Placement, services: tuple[str, ...]) -> dict[str, str]:
+    """Where services of other apps answer, by variable."""
+    return {
+        spec.link_variable(link.service): f"http://127.0.0.1:{link.port}"
+        for link in placement.foreign
+        if link.service in services
     }

@@ -36,7 +36,14 @@ def route_table(state: model.EnvironmentState) -> RouteTable:
         route=state.route,
         services=_public_services(state),
         backends=tuple(sorted(backends, key=lambda backend: (backend.service, backend.slot))),
+        foreign=_foreign(state),
     )
+
+
+def _foreign(state: model.EnvironmentState) -> tuple[model.ForeignLink, ...]:
+    """Of all placements: a service of another app has the same port for each of them."""
+    links = {link for placement in state.placements for link in placement.foreign}
+    return tuple(sorted(links, key=lambda link: (link.service, link.port)))
 
 
 def _backend(placement: model.Placement, service: model.ServiceSpec) -> Backend:
@@ -111,6 +118,14 @@ def agrees(table: RouteTable, routes: RouteState) -> bool:
     return wanted == held
 
 
+def foreign_in_force(needed: tuple[str, ...], routes: RouteState) -> bool:
+    """The running router has an address for each of these services of other apps."""
+    if not needed:
+        return True
+    known = {link.service for link in routes.boot.foreign} if routes.boot is not None else set()
+    return routes.current and known.issuperset(needed)
+
+
 def servers_up(routes: RouteState, *, service: str, slot: int) -> int:
     """Servers of a service in a slot that the router would send requests to."""
     return sum(
@@ -121,8 +136,11 @@ def servers_up(routes: RouteState, *, service: str, slot: int) -> int:
 
 
 def nothing_yet(state: model.EnvironmentState) -> bool:
-    """The router need not know the environment: no route was committed, and there is nobody to route to."""
-    return state.route.fence == 0 and not any(placement.endpoints for placement in state.placements)
+    """The router need not know the environment: no route was committed, and there is nobody to route to.
+
+    Who calls another app is told its address before the first instance starts.
+    """
+    return state.route.fence == 0 and not any(p.endpoints or p.foreign for p in state.placements)
 
 
 def fenced(before: model.EnvironmentState, after: model.EnvironmentState) -> model.EnvironmentState:

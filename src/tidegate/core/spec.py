@@ -50,6 +50,9 @@ class DeclaredService:
 
     name: str
     needs: tuple[str, ...] = ()
+    """Of the same app."""
+    foreign: tuple[str, ...] = ()
+    """Of other apps, as `app/service`."""
     routed: bool = False
     """Has a host name in at least one environment."""
     port: bool | None = None
@@ -83,13 +86,22 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def link_variable(service: str) -> str:
-    """Variable in which a service finds the address of a service that it needs, e.g. `USER_API_URL`."""
-    return f"{service.upper().replace('-', '_')}_URL"
+    """Variable in which a service finds the address of a service that it needs, e.g. `USER_API_URL`.
+
+    Of another app's service, `accounts/api`: `ACCOUNTS_API_URL`.
+    """
+    return f"{service.upper().replace('-', '_').replace('/', '_')}_URL"
 
 
 def needed_names(services: Iterable[DeclaredService]) -> frozenset[str]:
     """Names of the services that some other service needs."""
     return frozenset(name for service in services for name in service.needs if name != service.name)
+
+
+def addressed_names(services: Iterable[DeclaredService]) -> frozenset[str]:
+    """The same, and the services of other apps: all whose address Tidegate sets."""
+    known = tuple(services)
+    return needed_names(known) | {name for service in known for name in service.foreign}
 
 
 def serves(service: DeclaredService, needed: frozenset[str]) -> bool:
@@ -151,6 +163,24 @@ def _need_faults(
                 message=f"{name} has no port, so that nothing can call it",
                 hint=f"remove `port: false` of {name}, or {name} from needs: workers come last anyway",
             )
+
+
+def foreign_faults(app: str, services: Sequence[DeclaredService]) -> Iterator[Fault]:
+    """Needs of other apps: really of others, and each with an address of its own."""
+    variables = {link_variable(service.name): service.name for service in services}
+    for service in services:
+        where = ("services", service.name, "needs")
+        for name in service.foreign:
+            owner, _, wanted = name.partition("/")
+            variable = link_variable(name)
+            if owner == app:
+                yield Fault(where=where, message=f"{name} is a service of this app", hint=f"write {wanted}")
+            elif variables.setdefault(variable, name) != name:
+                yield Fault(
+                    where=where,
+                    message=f"the addresses of {name} and {variables[variable]} would both be {variable}",
+                    hint="rename one of the two services",
+                )
 
 
 def _port_faults(service: DeclaredService) -> Iterator[Fault]:
@@ -284,7 +314,8 @@ def config_faults(environment: str, names: Iterable[str], needed: frozenset[str]
         elif name in ("HOST", "HOME", "TMPDIR"):
             reason = "it is the instance's own address or folder"
         elif name in links:
-            reason = f"it is the address of {links[name]}, of the same release"
+            own = ", of the same release" if "/" not in links[name] else ""
+            reason = f"it is the address of {links[name]}{own}"
         if reason:
             where = ("environments", environment, "config", name)
             yield Fault(where=where, message=f"{name} is set by Tidegate: {reason}", hint="use another name")

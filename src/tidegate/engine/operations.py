@@ -146,6 +146,13 @@ class Operations:
         repeated = self.repeated(key, asked)
         if repeated is not None:
             return repeated
+        request = self.rollback_request(key, to, asked)
+        if not canary:
+            request = requests.by_switch(request)
+        return self._decided(key, lambda current: requests.start(current, request, supersede=supersede))
+
+    def rollback_request(self, key: EnvironmentKey, to: int | None, asked: Asked) -> RolloutRequest:
+        """The request of a rollback by the release's own strategy. Raises NotFoundError, RefusedError."""
         state = self.store.load(key).state
         history = tuple(record.rollout for record in self.store.history(key, limit=1000))
         past = requests.rollback_target(state, history, to)
@@ -154,15 +161,12 @@ class Operations:
             key, RolloutKind.ROLLBACK, self.release(key.app, past.release), past.spec, asked
         )
         pinned = pinning.of_then(key, past.release, past.secrets, self.secrets.kept(key))
-        request = replace(
+        return replace(
             request,
             secrets=pinned,
             admission=admission,
             emergency=past.emergency,
         )
-        if not canary:
-            request = requests.by_switch(request)
-        return self._decided(key, lambda current: requests.start(current, request, supersede=supersede))
 
     def steer(
         self, key: EnvironmentKey, decide: Callable[[model.EnvironmentState], requests.Decision]
@@ -212,13 +216,22 @@ class Operations:
         needed = {name for service in spec.services for name in service.needs}
         if spec.verify is not None:  # the job that verifies finds every service of the new release alone
             needed |= {service.name for service in spec.services if service.serves}
+        foreign = {name for service in spec.services for name in service.foreign}
+        links = self.store.reserve_link_ports(
+            self.lease, key, (*sorted(needed), *sorted(foreign)), self.link_ports
+        )
         return RolloutRequest(
             kind=kind,
             release=release.number,
             digest=release.digest,
             spec=spec,
             strategy=spec.strategy,
-            links=self.store.reserve_link_ports(self.lease, key, tuple(sorted(needed)), self.link_ports),
+            links=tuple(link for link in links if link.service not in foreign),
+            foreign=tuple(
+                model.ForeignLink(service=link.service, port=link.port)
+                for link in links
+                if link.service in foreign
+            ),
             salt=secrets.token_hex(8),
             preview=secrets.token_hex(24),
             by=asked.by,

@@ -8,6 +8,8 @@ disk, `runtime` sends the same lines over the socket.
 How a request finds its way:
 
     hosts.map   host                  -> app.environment.service
+    links.map   internal port         -> app.environment.service.slot
+                                         app.environment./<app.environment.service of another app>.
     routes.map  app.environment.      -> <stable><mark>:<fence>:<canary>:<exposure>:<salt>:<preview>
     backend     app.environment.service.slot
 
@@ -105,6 +107,16 @@ def backend_name(key: model.EnvironmentKey, service: str, slot: int) -> str:
     if not 0 <= slot < model.SLOTS:
         raise RouterError(f"{slot} is not a slot: they are numbered 0 to {model.SLOTS - 1}.")
     return f"{service_name(key, service)}.{slot}"
+
+
+def foreign_name(key: model.EnvironmentKey, service: str) -> str:
+    """Where a call from this environment to `app/service` goes: the slot comes from the other's route.
+
+    It begins with the caller's prefix, since the entry is the caller's. Raises RouterError.
+    """
+    app, _, name = service.partition("/")
+    other = model.EnvironmentKey(app=app, environment=key.environment)
+    return f"{owner_prefix(key)}/{service_name(other, name)}."
 
 
 def table_name(key: model.EnvironmentKey, backend: str) -> str:
@@ -220,6 +232,10 @@ def map_entries(table: model.RouteTable) -> dict[str, dict[str, str]]:
         name = backend_name(table.key, backend.service, backend.slot)
         if backend.link_port is not None and links.setdefault(str(backend.link_port), name) != name:
             raise RouterError(f"Two backends of {table.key} ask for the internal port {backend.link_port}.")
+    for link in table.foreign:
+        name = foreign_name(table.key, link.service)
+        if links.setdefault(str(link.port), name) != name:
+            raise RouterError(f"Two services ask for the internal port {link.port} of {table.key}.")
     return {
         HOSTS: hosts,
         ROUTES: {owner_prefix(table.key): route_value(table.route)},

@@ -116,11 +116,13 @@ class ServiceSection(Section):
     instances: scalars.Instances = key(
         "How many run, 1 to 100. Two or more survive the crash of one.", "2", default=1
     )
-    needs: scalars.Names = key(
+    needs: scalars.Needs = key(
         "Service, or a list of them, that it calls: they are updated before it and undone after it, and "
-        "their address, of the same release, is in `<NAME>_URL`.",
+        "their address, of the same release, is in `<NAME>_URL`. `app/service` is a service of another app, "
+        "in the environment of the same name: its stable release answers at `<APP>_<SERVICE>_URL`, and this "
+        "app waits until it is live there.",
         "api",
-        "[api, user-store]",
+        "[api, accounts/api]",
         default=[],
     )
     port: scalars.Flag | None = key(

@@ -42,7 +42,7 @@ def faults(
         where: Where = ("environments", name)
         if environment.verify is not None:
             yield from _verify_faults((*where, "verify"), environment.verify, serving, known)
-        yield from _secret_faults(name, environment, needed)
+        yield from _secret_faults(name, environment, spec.addressed_names(services))
         for index, freeze in enumerate(environment.freeze):
             yield from _freeze_faults((*where, "freeze", index), freeze)
     yield from _shown_faults(definition, pipeline)

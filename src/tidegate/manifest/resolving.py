@@ -41,8 +41,9 @@ def faults(definition: ManifestSection, known: frozenset[str], *, certain: bool)
     `certain`: nothing was cut out of the services because it was wrong alone.
     """
     services = declared(definition)
-    needed = spec.needed_names(services)
+    needed = spec.addressed_names(services)
     yield from spec.service_faults(services, known)
+    yield from spec.foreign_faults(definition.app, services)
     yield from spec.host_faults(tuple(_claims(definition)))
     for name, environment in pipeline(definition).items():
         yield from spec.config_faults(name, environment.config, needed)
@@ -70,7 +71,8 @@ def declared(definition: ManifestSection) -> tuple[DeclaredService, ...]:
     return tuple(
         DeclaredService(
             name=name,
-            needs=service.needs,
+            needs=tuple(name for name in service.needs if "/" not in name),
+            foreign=tuple(sorted(name for name in service.needs if "/" in name)),
             routed=any((service.route, *(o[name].route for o in overrides if name in o))),
             port=service.port,
             checks=_checks(service.health),
@@ -169,7 +171,8 @@ def _service(
             timeout_s=health.timeout,
         ),
         instances=override.instances or section.instances,
-        needs=section.needs,
+        needs=declaration.needs,
+        foreign=declaration.foreign,
         hosts=section.route if override.route is None else override.route,
         identity=section.user_by,
         limits=_limits(section.limits, override.limits),

@@ -29,6 +29,7 @@ from tidegate.manifest.reading import Scalar, shortened
 _Value = TypeVar("_Value")
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,39}$"  # 40 letters: names of groups and servers are made of four
+NEED_PATTERN: Final = r"^[a-z][a-z0-9-]{0,39}(/[a-z][a-z0-9-]{0,39})?$"
 VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 _DURATION_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h|d)$"
 _SIZE_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,3})?(kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
@@ -389,6 +390,23 @@ def _names(value: Any) -> tuple[str, ...]:
     return listed(value, _name, "the name of a service, or a list of them")
 
 
+def _need(value: Any) -> str:
+    """A service of this app, or `app/service` of another one."""
+    wanted = "the name of a service, or app/service of another app"
+    text = text_of(value, wanted)
+    if "/" not in text:
+        return _name(value)
+    parts = text.split("/")
+    if len(parts) != _FOREIGN_PARTS or not all(re.fullmatch(NAME_PATTERN, one, re.ASCII) for one in parts):
+        close = "/".join(name_from(one[:100]) for one in parts[:_FOREIGN_PARTS])
+        raise Mistake(f"should be {wanted}, not {shortened(text)!r}", f"for example {close}")
+    return text
+
+
+def _needs(value: Any) -> tuple[str, ...]:
+    return listed(value, _need, "the name of a service, or a list of them")
+
+
 def _hosts(value: Any) -> tuple[str, ...]:
     return listed(value, _host, "a host name such as shop.example.com, or a list of them")
 
@@ -438,6 +456,8 @@ def printable(text: str, wanted: str) -> str:
     return text
 
 
+_FOREIGN_PARTS = 2  # app and service
+_NEED_SCHEMA: Final = {"type": "string", "pattern": NEED_PATTERN}
 _NAME_SCHEMA: Final = {"type": "string", "pattern": NAME_PATTERN}
 _HOST_SCHEMA: Final = {"type": "string", "pattern": HOST_PATTERN.replace("a-z", "A-Za-z")}
 
@@ -450,6 +470,7 @@ def or_list(schema: dict[str, Any], **limits: int) -> dict[str, Any]:
 Name = Annotated[str, *kind(_name, _NAME_SCHEMA)]
 Variable = Annotated[str, *kind(_variable, {"type": "string", "pattern": VARIABLE_PATTERN})]
 Names = Annotated[tuple[str, ...], *kind(_names, or_list(_NAME_SCHEMA))]
+Needs = Annotated[tuple[str, ...], *kind(_needs, or_list(_NEED_SCHEMA))]
 Hosts = Annotated[tuple[str, ...], *kind(_hosts, or_list(_HOST_SCHEMA))]
 HttpPath = Annotated[str, *kind(_path, {"type": "string", "pattern": PATH_PATTERN})]
 Folder = Annotated[str, *kind(_folder, {"type": "string", "minLength": 1})]

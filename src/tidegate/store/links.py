@@ -20,12 +20,13 @@ def allot(
 ) -> tuple[model.Link, ...]:
     """A link per service and slot, in this order: those in `held`, by (service, slot), and new ones.
 
+    One of another app, `app/service`, has a single link: whoever calls it, its stable release answers.
     `taken` are the ports of all environments. Raises RefusedError when `available` has not enough.
     """
     free = iter([port for port in dict.fromkeys(available) if port not in taken])
     links = []
     for service in dict.fromkeys(services):
-        for slot in range(model.SLOTS):
+        for slot in range(1 if "/" in service else model.SLOTS):
             port = held.get((service, slot)) or next(free, None)
             if port is None:
                 raise errors.RefusedError(

@@ -172,6 +172,22 @@ class FakeRouter:
             if name[0] == service and name[1] == slot and each.up and each.server.ready
         )
 
+    def called(self, port: int) -> tuple[model.EnvironmentKey, str, int] | None:
+        """Who answers at an internal port: environment, service and slot; None: nobody."""
+        if self.down:
+            return None
+        for key, held in self._running.items():
+            for backend in held.table.backends:
+                if backend.link_port == port:
+                    return key, backend.service, backend.slot
+            for link in held.table.foreign:
+                app, _, service = link.service.partition("/")
+                other = replace(key, app=app)
+                there = self._running.get(other)
+                if link.port == port and there is not None and there.route.stable is not None:
+                    return other, service, there.route.stable
+        return None
+
     def answered(self, environment: model.EnvironmentKey, added: model.Traffic) -> None:
         """Users were answered: this is added to what a process has counted, the newest if none is named.
 

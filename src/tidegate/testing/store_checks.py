@@ -435,6 +435,18 @@ def check_link_ports_are_given_once(factory: Factory) -> None:
     _equal(sorted(link.port for link in links), list(on_offer))
 
 
+def check_service_of_another_app_has_one_link_port(factory: Factory) -> None:
+    """Whatever slot its caller is in; the same at every call, and another one for each caller."""
+    store = factory(Hand())
+    lease = store.acquire("first", ttl_s=TTL_S)
+    on_offer = tuple(range(20_000, 20_000 + model.SLOTS + 2))
+    links = store.reserve_link_ports(lease, KEY, ("api", "accounts/api"), on_offer)
+    _equal([link.service for link in links], ["api"] * model.SLOTS + ["accounts/api"])
+    _equal(store.reserve_link_ports(lease, KEY, ("accounts/api",), ()), links[model.SLOTS :])
+    (other,) = store.reserve_link_ports(lease, OTHER, ("accounts/api",), on_offer)
+    _equal(len({link.port for link in (*links, other)}), len(on_offer))
+
+
 def check_link_ports_run_out_with_a_refusal(factory: Factory) -> None:
     """Too few ports are a refusal with its reason, and none of them is taken."""
     store = factory(Hand())

@@ -327,3 +327,34 @@ def test_need_that_nobody_provides_holds_nothing_up() -> None:
     """The manifest refuses such a release; one that is committed anyway starts rather than waits for ever."""
     state = environment().live("r1", spec(service("web", needs=("gone",)))).state
     assert starts(state, without_groups(perfect(state), placed(state, "r1"))) == ["web"]
+
+
+def calling() -> EnvironmentState:
+    """A release that calls another app, and has not begun."""
+    wanted = spec(service("web", foreign=("accounts/api",)))
+    links = (model.ForeignLink(service="accounts/api", port=7009),)
+    scene = environment().live("r1").incoming("r2", wanted, phase=Phase.STARTING)
+    (old, new) = scene.state.placements
+    return replace(scene.state, placements=(old, replace(new, foreign=links)))
+
+
+def test_service_that_calls_another_app_starts_when_its_address_is_in_force() -> None:
+    """Else its first call would meet nobody, and it might never become ready."""
+    state = calling()
+    seen = without_groups(perfect(state), placed(state, "r2"))
+    assert starts(state, seen) == ["web"]
+    assert seen.routes is not None
+    assert seen.routes.boot is not None
+    old = replace(seen.routes, boot=replace(seen.routes.boot, foreign=()))
+    assert starts(state, replace(seen, routes=old)) == []
+    assert starts(state, replace(seen, routes=replace(seen.routes, current=False))) == []
+    assert starts(state, blind_router(seen)) == []
+
+
+def test_group_and_checks_find_the_other_app() -> None:
+    """At the loopback port of the caller, by the name of app and service."""
+    state = calling()
+    new = placed(state, "r2")
+    group_of_web = reconcile.instance_group(state, new, new.spec.services[0])
+    assert ("ACCOUNTS_API_URL", "http://127.0.0.1:7009") in group_of_web.environment
+    assert ("ACCOUNTS_API_URL", "http://127.0.0.1:7009") in reconcile.verify_group(state, new).environment

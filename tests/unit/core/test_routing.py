@@ -23,7 +23,7 @@ from tests.support.builders import (
     worker,
 )
 from tidegate.core import routing
-from tidegate.core.model import FULL_EXPOSURE, Link, Observation, Phase, Route, RouteState
+from tidegate.core.model import FULL_EXPOSURE, ForeignLink, Link, Observation, Phase, Route, RouteState
 
 
 def routes_of(seen: Observation) -> RouteState:
@@ -194,3 +194,15 @@ def test_moving_raises_the_fence_even_without_a_change() -> None:
     wider = routing.moved(moved, canary=1, exposure_bps=FULL_EXPOSURE)
     assert (wider.route.canary, wider.route.exposure_bps) == (1, FULL_EXPOSURE)
     assert wider.route.fence == moved.route.fence + 1
+
+
+def test_calls_to_other_apps_are_in_the_table_of_the_caller() -> None:
+    """Once, whichever of its placements calls; they are there before the first instance is."""
+    foreign = (ForeignLink(service="accounts/api", port=7009),)
+    live = environment().live("r1", foreign=foreign)
+    assert routing.route_table(live.incoming("r2").state).foreign == foreign
+    assert routing.route_table(environment().live("r1").state).foreign == ()
+    starting = replace(live.state.placements[0], endpoints=())
+    first = replace(live.state, placements=(starting,), route=Route())
+    assert not routing.nothing_yet(first)
+    assert routing.nothing_yet(replace(first, placements=(replace(starting, foreign=()),)))

@@ -230,3 +230,26 @@ def test_connections_fit_the_limit_on_open_files() -> None:
     settings = RouterSettings()
     assert 100 <= settings.connections() <= 20_000
     assert RouterSettings(connections_max=7).connections() == 7
+
+
+def test_call_of_another_app_is_an_entry_of_the_caller() -> None:
+    """It names the service without a slot, and begins with the caller's prefix: that one takes it away."""
+    calls = replace(table(), foreign=(model.ForeignLink(service="accounts/api", port=29_650),))
+    entry = ("29650", "shop.production./accounts.production.api.")
+    assert entry in config.map_entries(calls)[config.LINKS].items()
+    assert config.owned(config.LINKS, "shop.production.", entry)
+    assert not config.owned(config.LINKS, "accounts.production.", entry)
+
+
+def test_bad_or_taken_call_of_another_app_is_refused() -> None:
+    """No name of a stranger gets into a map, and no port has two meanings."""
+    for links in (
+        (model.ForeignLink(service="accounts/a pi", port=29_650),),
+        (model.ForeignLink(service="accounts", port=29_650),),
+        (
+            model.ForeignLink(service="accounts/api", port=29_650),
+            model.ForeignLink(service="accounts/web", port=29_650),
+        ),
+    ):
+        with pytest.raises(RouterError):
+            config.map_entries(replace(table(), foreign=links))

@@ -71,3 +71,43 @@ def test_needing_oneself_gives_no_port() -> None:
 def test_suggestion(word: str, meant: str) -> None:
     """A near word is suggested, a far or endless one is not."""
     assert spec.suggestion(word, ["health", "route"]) == meant
+
+
+@pytest.mark.parametrize(
+    ("service", "message", "hint"),
+    [
+        (
+            spec.DeclaredService(name="web", foreign=("shop/api",)),
+            "shop/api is a service of this app",
+            "write api",
+        ),
+        (
+            spec.DeclaredService(name="accounts-api", foreign=("accounts/api",)),
+            "the addresses of accounts/api and accounts-api would both be ACCOUNTS_API_URL",
+            "rename one of the two services",
+        ),
+        (
+            spec.DeclaredService(name="web", foreign=("a-b/c", "a/b-c")),
+            "the addresses of a/b-c and a-b/c would both be A_B_C_URL",
+            "rename one of the two services",
+        ),
+    ],
+)
+def test_needs_of_other_apps_are_of_others_and_have_addresses_of_their_own(
+    service: spec.DeclaredService, message: str, hint: str
+) -> None:
+    """Each with a sentence that says what to write."""
+    (fault,) = spec.foreign_faults("shop", [service])
+    assert (fault.where, fault.message, fault.hint) == (("services", service.name, "needs"), message, hint)
+
+
+def test_two_services_may_need_the_same_of_another_app() -> None:
+    """They find it at the same address."""
+    services = [spec.DeclaredService(name=name, foreign=("accounts/api",)) for name in ("web", "api")]
+    assert list(spec.foreign_faults("shop", services)) == []
+
+
+def test_address_of_another_app_cannot_be_configured() -> None:
+    """The service would call somebody else."""
+    (fault,) = spec.config_faults("test", ["ACCOUNTS_API_URL"], frozenset({"accounts/api"}))
+    assert fault.message == "ACCOUNTS_API_URL is set by Tidegate: it is the address of accounts/api"
