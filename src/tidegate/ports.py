@@ -188,7 +188,10 @@ class Store(Protocol):
     def reserve_link_ports(
         self, lease: Lease, key: model.EnvironmentKey, services: tuple[str, ...], available: tuple[int, ...]
     ) -> tuple[model.Link, ...]:
-        """A port per service and slot, the same at every call. Raises RefusedError when none is left."""
+        """A port per service and slot, the same at every call; of `app/service` one, whatever the slot.
+
+        Raises RefusedError when none is left.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +225,11 @@ class Pipelines(Protocol):
 
         Promotions are kept for ever. Raises FencedError, ConflictError, StorageError.
         """
+
+    def commit_together(
+        self, lease: Lease, changes: tuple[tuple[VersionedPipeline, PipelineState], ...], *, at: float
+    ) -> None:
+        """Replace those of several apps, all or none of them. Raises as `commit` does."""
 
     def promotions(self, app: str, *, limit: int = 50) -> tuple[Promotion, ...]:
         """Newest first."""

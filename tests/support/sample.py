@@ -9,6 +9,7 @@
     crash_after_s       each instance ends so many seconds after its start, or up to half as many more
     fail_share          this share of users' requests is answered 500, spread as evenly as can be
     slow_s              users' requests take so many seconds longer
+    calls               variable with the address that `/both` asks, instead of API_URL
     hang                users' requests are never answered, while its health check is fine
 
 Files in the app's data folder steer instances that run: `die.r2` ends every instance of r2 at once and as
@@ -71,7 +72,7 @@ async def mortal():
 
 
 async def call(path):
-    host, port = os.environ["API_URL"].removeprefix("http://").split(":")
+    host, port = os.environ[CONDUCT.get("calls", "API_URL")].removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"GET {path} HTTP/1.1\\r\\nHost: api\\r\\nConnection: close\\r\\n\\r\\n".encode())
     head, _, body = (await reader.read()).partition(b"\\r\\n\\r\\n")

@@ -40,7 +40,7 @@ def follow(connection: client.Client, app: str, promotion: Json, out: Console) -
             live.follow(connection, place, rollout, out)
         elif promotion["ended"] is not None:
             return promotion
-        elif promotion["waits"] in (*FOR_SOMEBODY, "busy", "soak"):
+        elif promotion["waits"] in (*FOR_SOMEBODY, "busy", "soak", "needs"):
             line = f"{place.environment}: {promotion['waits']}"
             if line != told:
                 told = line
@@ -109,8 +109,9 @@ def _station(station: Json, waiting: list[Json]) -> Text:
 def _line(promotion: Json) -> str:
     state = promotion["ended"] or promotion["waits"] or "on its way"
     style = STYLES.get(state, "cyan")
+    back = "back to " if promotion["kind"] == "rollback" else ""
     return (
-        f"r{promotion['release']}{ARROW}{promotion['target']}  [{style}]{state}[/{style}]  "
+        f"{back}r{promotion['release']}{ARROW}{promotion['target']}  [{style}]{state}[/{style}]  "
         f"{safe(promotion['detail'])}  (by {safe(promotion['by'] or 'somebody')}, {when(promotion['at'])})"
     )
 

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from tidegate import client, errors
-from tidegate.cli import live, pipeline
+from tidegate.cli import group, live, pipeline
 from tidegate.cli.common import (
     Tide,
     command,
@@ -242,17 +242,38 @@ def explain_abort(connection: client.Client, place: client.Place, rollout: Json,
     "--to", metavar="rN", callback=release_number, help="Any release that was live; default: the one before."
 )
 @click.option("--canary", is_flag=True, help="By the release's own strategy instead of a switch.")
+@click.option("--group", "grouped", is_flag=True, help="With all apps that need each other, in order.")
+@click.option("--dry-run", is_flag=True, help="With --group: what it would do, changing nothing.")
 @supersede_option
 @why_option
 @key_option
 @no_wait_option
 @command
-def rollback(tide: Tide, environment: str | None, to: int | None, **asked: object) -> int:
+def rollback(
+    tide: Tide,
+    environment: str | None,
+    to: int | None,
+    *,
+    grouped: bool,
+    dry_run: bool,
+    **asked: object,
+) -> int:
     """Go back to a release that was live, with its configuration as it was."""
+    if (grouped and (to is not None or asked["canary"])) or (dry_run and not grouped):
+        raise errors.RequestError(
+            "--group goes back to what was live before, by a switch: it takes no --to and no --canary; "
+            "--dry-run goes with --group alone.",
+            hint="`tide rollback ENV --group --dry-run` shows what it would do.",
+        )
     with tide.connected() as connection:
         place = tide.place(environment, connection)
         no_wait = bool(asked.pop("no_wait"))
         asked["key"] = asked["key"] or secrets.token_hex(8)
+        if dry_run:
+            return group.plan(tide, connection, place)
+        if grouped:
+            asked.pop("canary")
+            return group.roll_back(tide, connection, place, wait=not no_wait, **asked)
         accepted = connection.act(place, "rollback", to=to, **asked)
         current = accepted["environment"]["rollout"]
         target = current["release"] if current else to or accepted["environment"]["live"]

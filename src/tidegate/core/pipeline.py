@@ -13,7 +13,9 @@ The rules, each with a test that fails without it:
   shown has been proved.
 - Of releases that wait at the same gate the newest stays, and none follows a newer one that has passed it;
   approvals are of a release, and not handed on.
-- Rollbacks are not promotions: they never wait.
+- A release enters after what it needs of other apps (`needs`).
+- Rollbacks never wait at a gate. Those of a group are promotions of a kind of their own: each waits only for
+  those that depend on it.
 - Everything is level-triggered: a rollout is found again by its key, so that a control plane that was killed
   between any two steps goes on without doing anything twice.
 
@@ -28,11 +30,20 @@ from typing import Final
 
 from tidegate import errors
 from tidegate.core import model
-from tidegate.core.model import Approvals, EnvironmentState, Event, Phase, Reason, Refusal, Rollout
+from tidegate.core.model import (
+    Approvals,
+    EnvironmentState,
+    Event,
+    Phase,
+    Reason,
+    Refusal,
+    Rollout,
+    RolloutKind,
+)
 from tidegate.core.promotions import Approval, Ended, Pass, PipelineState, Promotion, Soak, Waits, identity
 
 #: What keeps a release out for now.
-GATES: Final = (Waits.BUSY, Waits.APPROVAL, Waits.FREEZE)
+GATES: Final = (Waits.BUSY, Waits.NEEDS, Waits.APPROVAL, Waits.FREEZE)
 #: Longest time that one look may add to a soak.
 TICK_MAX_S: Final = 1.0
 
@@ -63,6 +74,12 @@ class Travel:
     """Environments that stand before this one by the manifest of the release that is live in it."""
     frozen: str = ""
     """Sentence on the freeze window that is in force there, by both manifests; empty: none is."""
+    unmet: str = ""
+    """Sentence on what it needs of other apps there, and is not so; empty: nothing."""
+    circle: str = ""
+    """Sentence on the circle of apps that it would close there; empty: none."""
+    behind: tuple[tuple[str, Promotion], ...] = ()
+    """Of a way back: who must be home before it begins, each with its app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +219,8 @@ def _moved(
 ) -> tuple[Promotion, Begin | None]:
     """One step of one promotion; a pass earned in this very step counts in the next one."""
     place = look.places.get(promotion.environment)
+    if promotion.kind is RolloutKind.ROLLBACK:
+        return _moved_back(promotion, travel, place)
     rollout = travel.rollout
     if rollout is None and promotion.rollout is not None:
         return promotion, None  # it was begun, and its record could not be looked at
@@ -211,7 +230,7 @@ def _moved(
         return _after_rollout(replace(promotion, rollout=rollout.id), rollout, travel, place, state), None
     if promotion.environment != promotion.target and promotion.environment in travel.passed:
         return _onward(promotion, travel), None
-    broken = unpassed(promotion.environment, promotion.path, travel)
+    broken = unpassed(promotion.environment, promotion.path, travel) or travel.circle
     if broken:
         return _failed(promotion, broken), None
     held_by = held(promotion, travel, place.state if place else None, look.now)
@@ -219,6 +238,35 @@ def _moved(
         return replace(promotion, waits=held_by.waits, detail=held_by.sentence), None
     begins = replace(promotion, waits=Waits.ROLLOUT, detail=f"enters {promotion.environment}")
     return begins, Begin(promotion=promotion.id, environment=promotion.environment)
+
+
+def _moved_back(promotion: Promotion, travel: Travel, place: Place | None) -> tuple[Promotion, Begin | None]:
+    """One step of one way back: no gate, but those who depend on it go first."""
+    name, rollout = promotion.environment, travel.rollout
+    if rollout is not None:
+        known = replace(promotion, rollout=rollout.id, queued=False)
+        if rollout.phase is Phase.ABORTED:
+            return _failed(known, f"{name}: {rollout.reason.value}: {rollout.detail}"), None
+        if rollout.phase is not Phase.SUCCEEDED:
+            return replace(known, waits=Waits.ROLLOUT, detail=f"rollout #{rollout.id} in {name}"), None
+        return ended(known, Ended.ARRIVED, f"r{promotion.release} is live in {name} again")[0], None
+    if promotion.rollout is not None:
+        return promotion, None  # it was begun, and its record could not be looked at
+    if promotion.queued and place is not None:
+        return _queued(promotion, place.state)
+    for app, other in travel.behind:
+        if other.ended is not None and other.ended is not Ended.ARRIVED:
+            return _failed(promotion, f"{app}, which depends on it, did not go back: {other.detail}"), None
+    home = {app for app, other in travel.behind if other.ended is Ended.ARRIVED}
+    ahead = [app for app, _ in promotion.after if app not in home]
+    if ahead:
+        waits = f"goes back to r{promotion.release} after {', '.join(ahead)}"
+        return replace(promotion, waits=Waits.NEEDS, detail=waits), None
+    closed = busy(promotion, place.state if place else None)
+    if closed is not None:
+        return replace(promotion, waits=closed.waits, detail=closed.sentence), None
+    begins = replace(promotion, waits=Waits.ROLLOUT, detail=f"goes back to r{promotion.release}")
+    return begins, Begin(promotion=promotion.id, environment=name)
 
 
 def _queued(promotion: Promotion, there: EnvironmentState) -> tuple[Promotion, Begin | None]:
@@ -294,13 +342,16 @@ def ended(promotion: Promotion, how: Ended, detail: str) -> tuple[Promotion, tup
 
 def _newest_at_gate(state: PipelineState, promotion: Promotion) -> Promotion | None:
     """A later promotion that waits where this one waits, or has gone on from there."""
+    if promotion.kind is RolloutKind.ROLLBACK:
+        return None
     waits = promotion.waits in GATES
     enters = promotion.waits is Waits.ROLLOUT and promotion.rollout is None and not promotion.queued
     if not waits and not enters:
         return None
     gate = promotion.environment
     known = sorted((*state.promotions, *state.ended), key=lambda one: one.id)
-    later = [one for one in known if one.id > promotion.id and one.release != promotion.release]
+    forward = [one for one in known if one.kind is RolloutKind.DEPLOY]
+    later = [one for one in forward if one.id > promotion.id and one.release != promotion.release]
     found = [one for one in later if _has_passed(one, gate) or (waits and _waits_at(one, gate))]
     return found[-1] if found else None
 
@@ -358,6 +409,13 @@ def held(promotion: Promotion, travel: Travel, there: EnvironmentState | None, n
         return Held(waits=Waits.APPROVAL, sentence=missing)
     if travel.frozen:
         return Held(waits=Waits.FREEZE, sentence=travel.frozen)
+    if travel.unmet:
+        return Held(waits=Waits.NEEDS, sentence=travel.unmet)
+    return busy(promotion, there)
+
+
+def busy(promotion: Promotion, there: EnvironmentState | None) -> Held | None:
+    """What happens there, so that nothing else can begin."""
     if there is not None and there.halted:
         return Held(waits=Waits.BUSY, sentence=f"{there.key} is observed only: {there.halted}")
     if there is not None and there.rollout is not None and not promotion.supersede:
@@ -421,6 +479,8 @@ def promote(state: PipelineState, wanted: Promotion) -> Decision:
         if wanted.key and known.key == wanted.key:
             return Decision(state=state, promotion=known, no_op=True)
     for known in state.promotions:
+        if known.kind is not wanted.kind:
+            continue
         if (known.identity, known.release, known.target) == (wanted.identity, wanted.release, wanted.target):
             return Decision(state=state, promotion=known, no_op=True)
     added = replace(wanted, id=state.next_id)
@@ -485,7 +545,8 @@ def waiting(
     """The newest promotion that waits there. Raises RefusedError."""
     gates = (*GATES, *((Waits.SOAK,) if soaking else ()))
     there = [p for p in state.promotions if p.environment == environment]
-    found = [p for p in there if p.waits in gates and release in (None, p.release)]
+    asked = [p for p in there if soaking or p.kind is RolloutKind.DEPLOY]
+    found = [p for p in asked if p.waits in gates and release in (None, p.release)]
     if found:
         return found[-1]
     before = [p for p in state.ended if release == p.release and environment in p.path]

@@ -29,6 +29,8 @@ class Waits(enum.StrEnum):
     """Another rollout is in progress there."""
     SOAK = "soak"
     """It is live, and its time there is not over."""
+    NEEDS = "needs"
+    """What it needs of another app is not live there, or moves; of a way back: who needs it is not home."""
     APPROVAL = "approval"
     FREEZE = "freeze"
 
@@ -104,7 +106,13 @@ class Promotion:
     key: str = ""
     """Idempotency key."""
     at: float = 0.0
-    """Unix seconds, for display only."""
+    """Unix seconds: apps that need each other's updates go in this order."""
+    kind: model.RolloutKind = model.RolloutKind.DEPLOY
+    """A way back is of one environment alone, and no gate holds it."""
+    after: tuple[tuple[str, int], ...] = ()
+    """Of a way back: promotions that must arrive before it begins, each with its app."""
+    group: tuple[str, ...] = ()
+    """Apps that go back together, in order."""
     supersede: bool = False
     """A rollout that is in its way is aborted, not waited for."""
     rollout: int | None = None
@@ -198,4 +206,5 @@ def _hashed(text: str) -> str:
 
 
 def _ran(service: model.ServiceSpec) -> list[object]:
-    return [service.name, service.run, service.serves, service.needs, asdict(service.check)]
+    ran = [service.name, service.run, service.serves, service.needs, asdict(service.check)]
+    return [*ran, service.foreign] if service.foreign else ran

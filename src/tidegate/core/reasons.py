@@ -101,6 +101,8 @@ class Refusal(enum.StrEnum):
     """The release's tidegate.yaml does not name that environment."""
     GATE = "gate-not-passed"
     """The release has not passed the environments that stand before this one."""
+    CIRCLE = "apps-need-each-other"
+    """Apps would need each other in a circle, so that none of them could enter first."""
     MAY_NOT_APPROVE = "may-not-approve"
     """The gate wants the approval of somebody else, or of another role."""
     NOTHING_WAITS = "nothing-waits"

@@ -16,6 +16,7 @@ from tidegate.core.model import EnvironmentKey, Refusal
 from tidegate.core.promotions import Approval, PipelineState, Promotion, Waits, identity
 from tidegate.core.roles import Asker
 from tidegate.engine.gates import Gates, rules
+from tidegate.engine.neighbours import Neighbours
 from tidegate.engine.operations import Asked, Entry, Operations
 from tidegate.engine.pipelines import Pipelines
 
@@ -70,6 +71,7 @@ class Delivery:
         there = self.operations.store.load(key).state
         travel = self.gates.travel(key.app, wanted, found)
         self._refuse_left_out(wanted, travel)
+        self._refuse_circle(key.app, wanted, found)
         quiet = there.rollout is None and not there.halted
         if quiet and placements.is_live(there, self.operations.deploy_request(key, release, asked)):
             return Delivered(decision=requests.Decision(state=there, no_op=True))
@@ -90,6 +92,7 @@ class Delivery:
         found, wanted = self._wanted(
             EnvironmentKey(app=app, environment=target), release, asked, supersede=supersede
         )
+        self._refuse_circle(app, wanted, found)
         return self._promoted(app, wanted, found)
 
     def approve(self, key: EnvironmentKey, release: int | None, asker: Asker) -> Promotion:
@@ -233,6 +236,18 @@ class Delivery:
                 hint="Put it back into environments of tidegate.yaml; it may go once it has passed.",
             )
 
+    def _refuse_circle(self, app: str, wanted: Promotion, found: model.Release) -> None:
+        """Apps that need each other would wait for each other for ever."""
+        near = Neighbours(store=self.operations.store, kept=self.pipelines.kept)
+        for name in wanted.path:
+            circle = near.circle(app, pipeline.standing(wanted, name), found)
+            if circle:
+                raise errors.RefusedError(
+                    f"{circle}.",
+                    reason=Refusal.CIRCLE.value,
+                    hint="Remove one of these needs, or make one of the calls optional: then it is no need.",
+                )
+
 
 def enter(
     act: Operations, key: EnvironmentKey, release: model.Release, promotion: Promotion
@@ -244,6 +259,8 @@ def enter(
         why=promotion.why,
         key=promotion.request_key(key.environment),
     )
+    if promotion.kind is model.RolloutKind.ROLLBACK:
+        return act.rollback(key, release.number, asked, canary=False, supersede=promotion.supersede)
     return act.enter(
         key, release.number, asked, Entry(grounds=_grounds(promotion)), supersede=promotion.supersede
     )

@@ -23,6 +23,7 @@ from tidegate.core import model, pipeline
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutRequest
 from tidegate.core.promotions import Pass, Promotion, admitted, identity
 from tidegate.engine import freezes
+from tidegate.engine.neighbours import Neighbours
 
 
 class Content(Protocol):
@@ -49,6 +50,9 @@ class Gates:
         self, app: str, promotion: Promotion, release: model.Release, rollout: model.Rollout | None = None
     ) -> pipeline.Travel:
         """What counts for a promotion where it stands now."""
+        near = Neighbours(store=self.store, kept=self.kept)
+        if promotion.kind is model.RolloutKind.ROLLBACK:
+            return pipeline.Travel(release=release, rollout=rollout, behind=near.behind(promotion))
         key = EnvironmentKey(app=app, environment=promotion.environment)
         live = self._live_release(key)
         return pipeline.Travel(
@@ -57,6 +61,8 @@ class Gates:
             passed=self.passed(app, release),
             demanded=_before(live, promotion.environment) if live else (),
             frozen=self.frozen(key, release, live),
+            unmet=near.unmet(app, promotion, release),
+            circle=near.circle(app, promotion, release),
         )
 
     def passed(self, app: str, release: model.Release) -> frozenset[str]:

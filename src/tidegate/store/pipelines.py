@@ -5,6 +5,7 @@ Neighbours: `sqlite` (transactions, lease), `pipelines_sql` (statements), `codec
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -40,6 +41,31 @@ class SqlitePipelines:
         events: tuple[tuple[str, model.Event], ...] = (),
         at: float,
     ) -> ports.VersionedPipeline:
+        with self._store.transaction(lease) as connection:
+            self._write(connection, versioned, state, passes=passes, events=events, at=at)
+        return ports.VersionedPipeline(version=versioned.version + 1, state=state)
+
+    def commit_together(
+        self,
+        lease: ports.Lease,
+        changes: tuple[tuple[ports.VersionedPipeline, PipelineState], ...],
+        *,
+        at: float,
+    ) -> None:
+        with self._store.transaction(lease) as connection:
+            for versioned, state in changes:
+                self._write(connection, versioned, state, passes=(), events=(), at=at)
+
+    @staticmethod
+    def _write(
+        connection: sqlite3.Connection,
+        versioned: ports.VersionedPipeline,
+        state: PipelineState,
+        *,
+        passes: tuple[Pass, ...],
+        events: tuple[tuple[str, model.Event], ...],
+        at: float,
+    ) -> None:
         app = versioned.state.app
         if state.app != app:
             raise errors.StoreError(f"The pipeline of {state.app} cannot replace that of {app}.")
@@ -50,16 +76,14 @@ class SqlitePipelines:
             {"app": app, "environment": name, "at": at, "record": codec.EVENT.encode(event)}
             for name, event in events
         ]
-        with self._store.transaction(lease) as connection:
-            statement = texts.REPLACE if versioned.version else texts.INSERT
-            if not connection.execute(statement, row).fetchall():
-                raise errors.ConflictError(
-                    f"The pipeline of {app} has changed since version {versioned.version}."
-                )
-            connection.executemany(texts.RECORD_PROMOTION, promotions)
-            connection.executemany(texts.KEEP_PASS, sealed)
-            connection.executemany(sql.ADD_EVENT, told)
-        return ports.VersionedPipeline(version=versioned.version + 1, state=state)
+        statement = texts.REPLACE if versioned.version else texts.INSERT
+        if not connection.execute(statement, row).fetchall():
+            raise errors.ConflictError(
+                f"The pipeline of {app} has changed since version {versioned.version}."
+            )
+        connection.executemany(texts.RECORD_PROMOTION, promotions)
+        connection.executemany(texts.KEEP_PASS, sealed)
+        connection.executemany(sql.ADD_EVENT, told)
 
     def promotions(self, app: str, *, limit: int = 50) -> tuple[Promotion, ...]:
         return self._promotions(texts.PROMOTIONS, {"app": app, "limit": max(limit, 0)})

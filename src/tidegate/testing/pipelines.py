@@ -72,6 +72,18 @@ class MemoryPipelines:
         self._after_commit()
         return committed
 
+    def commit_together(
+        self,
+        lease: ports.Lease,
+        changes: tuple[tuple[ports.VersionedPipeline, PipelineState], ...],
+        *,
+        at: float,
+    ) -> None:
+        for versioned, _ in changes:
+            self._check_version(versioned)
+        for versioned, state in changes:
+            self.commit(lease, versioned, state, at=at)
+
     def _check_version(self, versioned: ports.VersionedPipeline) -> None:
         if self.load(versioned.state.app).version != versioned.version:
             raise errors.ConflictError

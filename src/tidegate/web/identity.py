@@ -77,6 +77,8 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "DELETE /v1/keys/{name}": Rule(Action.KEYS),
     f"POST {_ENVIRONMENT}/deploy": Rule(Action.DEPLOY),
     f"POST {_ENVIRONMENT}/rollback": Rule(Action.ROLLBACK),
+    f"POST {_ENVIRONMENT}/rollback-group": Rule(Action.ROLLBACK),
+    f"POST {_ENVIRONMENT}/plan-rollback-group": Rule(Action.PLAN),
     f"POST {_ENVIRONMENT}/approve": Rule(Action.APPROVE),
     f"POST {_ENVIRONMENT}/withdraw": Rule(Action.ABORT),
     f"GET {_APP}/pipeline": Rule(Action.LOOK),

@@ -13,9 +13,12 @@ from fastapi import Depends, FastAPI, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidegate import errors, ports
-from tidegate.core import model, promotions
+from tidegate.core import model, promotions, roles
 from tidegate.core.model import EnvironmentKey
 from tidegate.engine.delivery import Delivery, GatePlan
+from tidegate.engine.neighbours import Neighbours
+from tidegate.engine.operations import Asked
+from tidegate.engine.together import GroupStep, Together
 from tidegate.web import pipeline_schemas as schemas
 from tidegate.web.identity import Asking, By, Noting
 from tidegate.web.schemas import Plan
@@ -24,6 +27,16 @@ NAME = r"^[a-z][a-z0-9-]{0,39}$"
 ENVIRONMENT = "/v1/apps/{app}/environments/{environment}"
 #: Ended promotions that are shown with the pipeline.
 ENDED_SHOWN = 10
+
+
+class GroupRollback(BaseModel):
+    """Why a group goes back, and how often it was asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    why: str = Field(default="", max_length=1000)
+    key: str = Field(default="", max_length=200)
+    supersede: bool = False
 
 
 class Waiting(BaseModel):
@@ -56,6 +69,11 @@ Key = Annotated[EnvironmentKey, Depends(_key)]
 def add(app: FastAPI, parts: Parts) -> None:
     """Put the routes into the application."""
     kept = parts.delivery.pipelines.kept
+    together = Together(
+        operations=parts.delivery.operations,
+        pipelines=parts.delivery.pipelines,
+        neighbours=Neighbours(store=parts.store, kept=kept),
+    )
 
     @app.get("/v1/apps/{app}/pipeline")
     def shown(app: Annotated[str, Path(pattern=NAME)]) -> schemas.Pipeline:
@@ -79,6 +97,22 @@ def add(app: FastAPI, parts: Parts) -> None:
         note.release = approved.release
         return answer(approved)
 
+    @app.post(f"{ENVIRONMENT}/rollback-group", status_code=202)
+    def rollback_group(key: Key, body: GroupRollback, asker: Asking, note: Noting) -> schemas.Group:
+        asked = Asked(by=asker.by, name=asker.name, why=body.why, key=body.key)
+        steps = together.roll_back(
+            key,
+            asked,
+            lambda app: asker.demand(roles.Action.ROLLBACK, app, key.environment),
+            supersede=body.supersede,
+        )
+        note.detail = f"group: {', '.join(step.key.app for step in steps)}"
+        return group(steps)
+
+    @app.post(f"{ENVIRONMENT}/plan-rollback-group")
+    def plan_rollback_group(key: Key) -> schemas.Group:
+        return group(together.plan(key))
+
     @app.post(f"{ENVIRONMENT}/withdraw", status_code=202)
     def withdraw(key: Key, body: Waiting, by: By, note: Noting) -> schemas.Promotion:
         note.release = body.release
@@ -94,6 +128,8 @@ def answer(promotion: promotions.Promotion) -> schemas.Promotion:
         path=list(promotion.path),
         environment=promotion.environment,
         rollout=promotion.rollout,
+        kind=promotion.kind,
+        after=[app for app, _ in promotion.after],
         waits=promotion.waits,
         detail=promotion.detail,
         approvals=[
@@ -104,6 +140,23 @@ def answer(promotion: promotions.Promotion) -> schemas.Promotion:
         why=promotion.why,
         at=promotion.at,
         ended=promotion.ended,
+    )
+
+
+def group(steps: tuple[GroupStep, ...]) -> schemas.Group:
+    """A group as it is answered."""
+    return schemas.Group(
+        steps=[
+            schemas.GroupStep(
+                app=step.key.app,
+                environment=step.key.environment,
+                live=step.live,
+                back_to=step.back_to.number,
+                after=list(step.after),
+                promotion=answer(step.promotion) if step.promotion else None,
+            )
+            for step in steps
+        ]
     )
 
 

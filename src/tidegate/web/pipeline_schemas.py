@@ -25,8 +25,10 @@ class Promotion(Answer):
     path: list[str] = Field(description="Environments that it passes, the target last.")
     environment: str = Field(description="Where it stands: in it, or before it.")
     rollout: int | None = Field(description="Its rollout there; None: not begun.")
+    kind: str = Field(description="`deploy`; or `rollback`, of a group that goes back together.")
+    after: list[str] = Field(description="Of a rollback: apps that must be home before it begins.")
     waits: str | None = Field(
-        description="For `rollout`, `busy`, `soak`, `approval` or `freeze`; None: for nothing."
+        description="For `rollout`, `busy`, `needs`, `soak`, `approval` or `freeze`; None: for nothing."
     )
     detail: str = Field(description="The same for people; of an ended one: how it ended.")
     approvals: list[Approval] = Field(description="Given so far.")
@@ -74,6 +76,23 @@ class DeployPlan(Plan):
     """What a deploy would do: in the environment that was asked about, and at every gate before it."""
 
     gates: list[GatePlan] = Field(description="In the order of the pipeline.")
+
+
+class GroupStep(Answer):
+    """One app of a group that goes back together."""
+
+    app: str = Field(description="Its name.")
+    environment: str = Field(description="Of the same name for all of them.")
+    live: int | None = Field(description="Release that is live now.")
+    back_to: int = Field(description="Release that was live before it.")
+    after: list[str] = Field(description="Apps that depend on it, and go back first.")
+    promotion: Promotion | None = Field(description="That does it; None: it was only asked what would be.")
+
+
+class Group(Answer):
+    """A group that goes back together, in the order in which its apps do."""
+
+    steps: list[GroupStep] = Field(description="Who depends on others first.")
 
 
 class Accepted(Answer):

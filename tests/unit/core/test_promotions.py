@@ -31,6 +31,7 @@ IS_ANOTHER: Final = {
     "service": spec(WEB),
     "serves": spec(WEB, replace(worker(), serves=True)),
     "needs": spec(replace(WEB, needs=("mailer",)), worker()),
+    "needs of another app": spec(replace(WEB, foreign=("accounts/api",)), worker()),
     "check": spec(replace(WEB, check=COMMAND), worker()),
     "verify": spec(WEB, worker(), verify=Verify(run=("./smoke",))),
 }

@@ -237,3 +237,40 @@ def test_saved_pipeline_means_what_it_meant(name: str) -> None:
     """See `test_codec.test_saved_state_means_what_it_meant`."""
     path = golden.FOLDER / f"schema-{codec.SCHEMA}" / "pipelines" / f"{name}.json"
     assert codec.PIPELINE.decode(path.read_text()) == golden.pipelines()[name]
+
+
+def test_pipelines_of_several_apps_are_committed_together(kept: ports.Pipelines, lease: ports.Lease) -> None:
+    """Promotions of all of them."""
+    changes = (
+        (kept.load("shop"), under_way(1)),
+        (
+            kept.commit(lease, kept.load("blog"), under_way(1, app="blog"), at=1.0),
+            under_way(1, 2, app="blog"),
+        ),
+    )
+    kept.commit_together(lease, changes, at=2.0)
+    assert kept.load("shop") == ports.VersionedPipeline(version=1, state=under_way(1))
+    assert kept.load("blog") == ports.VersionedPipeline(version=2, state=under_way(1, 2, app="blog"))
+    assert kept.promotion("blog", 2) == promotion(2)
+
+
+def test_none_is_committed_together_if_one_has_changed(kept: ports.Pipelines, lease: ports.Lease) -> None:
+    """The first of them neither: a group goes whole or not at all."""
+    before = kept.load("blog")
+    kept.commit(lease, before, under_way(1, app="blog"), at=1.0)
+    changes = ((kept.load("shop"), under_way(1)), (before, under_way(1, 2, app="blog")))
+    with pytest.raises(errors.ConflictError):
+        kept.commit_together(lease, changes, at=2.0)
+    assert kept.load("shop").version == 0
+    assert kept.promotion("shop", 1) is None
+
+
+def test_nothing_is_committed_together_without_the_lease(
+    store: ports.Store, kept: ports.Pipelines, lease: ports.Lease
+) -> None:
+    """As nothing is committed alone."""
+    changes = ((kept.load("shop"), under_way(1)), (kept.load("blog"), under_way(1, app="blog")))
+    store.acquire("control plane", ttl_s=60.0)
+    with pytest.raises(errors.FencedError):
+        kept.commit_together(lease, changes, at=1.0)
+    assert kept.load("shop").version == kept.load("blog").version == 0

@@ -383,6 +383,7 @@ def test_an_answer_that_goes_on_ends_with_its_token(door: Door, first: int, seco
 #: Asked for by POST because of their bodies; they change nothing.
 QUESTIONS = {
     "POST /v1/apps/{app}/environments/{environment}/plan",
+    "POST /v1/apps/{app}/environments/{environment}/plan-rollback-group",
     "POST /v1/apps/{app}/source/check",
 }
 
