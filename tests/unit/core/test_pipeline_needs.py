@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.support.builders import environment, spec
-from tests.unit.core.test_pipeline import (
+from tests.support.promoting import (
     EMPTY,
     NAMES,
     Line,
