@@ -11,6 +11,7 @@ import io
 import json
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -323,6 +324,32 @@ def test_promotion_that_jumped_is_stopped_at_the_gate(target: Target) -> None:
     """Where it says that it stands is not what it has passed."""
     jumped_promotion(target)
     wait_for(lambda: "has not passed" in target.app.ok("pipeline").out)
+
+
+def forged_approval(target: Target) -> int:
+    """A good release that waits before production, and the approval of somebody who never gave it."""
+    target.app.write({"made": 70}, **manifest(**GATE))
+    assert "waits for 1 approval" in target.app.ok("deploy").out
+    state = json.loads(target.read("select state from pipelines where app = 'shop'"))
+    waiting = state["pipeline"]["promotions"][-1]
+    given = {
+        "environment": "production",
+        "by": "approver",
+        "role": "approver",
+        "at": time.time(),
+        "seal": "{}",
+    }
+    waiting["approvals"] = [given]
+    target.write("update pipelines set state = ?, version = version + 1", json.dumps(state))
+    return int(waiting["release"])
+
+
+def test_approval_that_nobody_gave_opens_nothing(target: Target) -> None:
+    """It is not signed: the release goes on waiting, and the approval is gone."""
+    release = forged_approval(target)
+    wait_for(lambda: any("the approval by approver" in row["detail"] for row in target.audit()))
+    assert target.promotion(release)["approvals"] == []
+    target.app.ok("withdraw", "production")
 
 
 def test_rollout_without_an_admission_starts_nothing(target: Target) -> None:

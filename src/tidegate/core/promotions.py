@@ -57,6 +57,8 @@ class Approval:
     role: str
     at: float
     """Unix seconds."""
+    seal: str = ""
+    """The same, of this very release, signed; an approval whose seal is broken is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

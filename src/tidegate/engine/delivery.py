@@ -115,7 +115,8 @@ class Delivery:
                     reason=Refusal.NOTHING_WAITS.value,
                     hint=f"r{waiting.release} {waiting.detail}.",
                 )
-            return pipeline.approve(state, key.environment, waiting.release, approval, wanted)
+            sealed = self.gates.sealed_approval(key.app, waiting, approval)
+            return pipeline.approve(state, key.environment, waiting.release, sealed, wanted)
 
         return self.pipelines.decide(key.app, decide).promotion
 

@@ -21,7 +21,7 @@ from typing import Protocol
 from tidegate import errors, ports
 from tidegate.core import model, pipeline
 from tidegate.core.model import EnvironmentKey, Refusal, RolloutRequest
-from tidegate.core.promotions import Pass, Promotion, admitted, identity
+from tidegate.core.promotions import Approval, Pass, Promotion, admitted, identity
 from tidegate.engine import freezes
 from tidegate.engine.neighbours import Neighbours
 
@@ -91,6 +91,29 @@ class Gates:
     def sealed(self, app: str, one: Pass) -> Pass:
         """The pass with its seal."""
         return replace(one, seal=self.seals.seal("pass", claims_of_pass(app, one)))
+
+    def sealed_approval(self, app: str, promotion: Promotion, approval: Approval) -> Approval:
+        """The approval of this release with its seal."""
+        claims = _claims_of_approval(app, promotion, approval)
+        return replace(approval, seal=self.seals.seal("approval", claims))
+
+    def proved(self, app: str, promotion: Promotion) -> Promotion:
+        """The promotion with those of its approvals that somebody has really given."""
+        given = tuple(one for one in promotion.approvals if self._is_given(app, promotion, one))
+        return promotion if given == promotion.approvals else replace(promotion, approvals=given)
+
+    def _is_given(self, app: str, promotion: Promotion, approval: Approval) -> bool:
+        try:
+            claims = self.seals.opened("approval", approval.seal)
+        except errors.SealError as error:
+            why = error.message
+        else:
+            if dict(claims) == _claims_of_approval(app, promotion, approval):
+                return True
+            why = "its seal says something else"
+        key = EnvironmentKey(app=app, environment=approval.environment)
+        self._tell(key, promotion.release, f"the approval by {approval.by[:60]} does not hold: {why}")
+        return False
 
     def frozen(self, key: EnvironmentKey, release: model.Release, live: model.Release | None) -> str:
         """The freeze window in force by this release, or by the live one; empty: none is."""
@@ -172,6 +195,18 @@ def claims_of_pass(app: str, one: Pass) -> dict[str, ports.Claim]:
         "digest": one.digest,
         "rollout": one.rollout,
         "at": one.at,
+    }
+
+
+def _claims_of_approval(app: str, promotion: Promotion, approval: Approval) -> dict[str, ports.Claim]:
+    return {
+        "app": app,
+        "environment": approval.environment,
+        "release": promotion.release,
+        "digest": promotion.digest,
+        "by": approval.by,
+        "role": approval.role,
+        "at": approval.at,
     }
 
 

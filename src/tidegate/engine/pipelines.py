@@ -76,6 +76,8 @@ class Pipelines:
         versioned = self.kept.load(app)
         version, soaks = self._soaks.get(app, (0, ()))
         state = replace(versioned.state, soaks=soaks) if version == versioned.version else versioned.state
+        proved = tuple(self.gates.proved(app, promotion) for promotion in state.promotions)
+        state = replace(state, promotions=proved)
         now = self.clock.monotonic()
         elapsed_s = now - self._stepped_at.get(app, now)
         self._stepped_at[app] = now
