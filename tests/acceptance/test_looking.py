@@ -150,7 +150,7 @@ def test_plan_tells_and_changes_nothing(shop: App) -> None:
     """A plan lists the steps that would follow, and leaves the rollout in progress alone."""
     before = shop.look()
     found = shop.ok("plan", "--release", "r1", "--supersede", "--json").json
-    assert found.keys() == {"release", "previous_release", "no_op", "flip", "steps", "judged"}
+    assert found.keys() == {"release", "previous_release", "no_op", "flip", "steps", "judged", "gates"}
     assert any("abort rollout" in step for step in found["steps"])
     refused = shop.run("plan", "--release", "r1")
     assert refused.status == 2

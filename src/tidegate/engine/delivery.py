@@ -151,7 +151,9 @@ class Delivery:
         waits = [held.sentence] if held is not None else []
         if spec is not None and spec.soak_s and name != wanted.target:
             waits.append(f"soaks {spec.soak_s:g} s before it goes on")
-        would = held is None or held.waits is not Waits.BUSY
+        # What is let in at once is refused while another rollout is in progress: the plan says that too.
+        at_once = name == wanted.target and not pipeline.unpassed(name, wanted.path, travel)
+        would = at_once or held is None or held.waits is not Waits.BUSY
         return GatePlan(
             environment=name,
             passed=False,
