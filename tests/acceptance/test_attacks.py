@@ -293,7 +293,9 @@ def forged_request(target: Target) -> None:
         target.read("select record from rollouts where environment = 'test' order by id desc limit 1")
     )
     state = json.loads(target.read("select state from environments where environment = 'production'"))
-    state["state"]["pending"] = {**record["rollout"]["request"], "key": "forged"}
+    mine = json.loads(target.read("select record from rollouts where environment = 'production' and id = 1"))
+    taken = {name: record["rollout"]["request"][name] for name in ("release", "digest", "admission")}
+    state["state"]["pending"] = {**mine["rollout"]["request"], **taken, "key": "forged"}
     target.write(
         "update environments set state = ?, version = version + 1 where environment = 'production'",
         json.dumps(state),

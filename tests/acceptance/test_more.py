@@ -70,8 +70,9 @@ def test_backup_is_a_whole_private_copy(shop: App) -> None:
     shutil.copy(file, restored)
     with closing(SqliteStore(restored)) as store:
         assert [str(key) for key in store.environments()] == ["shop/production"]
-    found = shop.ok("backup", shop.tide.root / "second.db", "--json").json
-    assert found == {"file": str(shop.tide.root / "second.db"), "size_bytes": file.stat().st_size}
+    second = shop.tide.root / "second.db"
+    found = shop.ok("backup", second, "--json").json
+    assert found == {"file": str(second), "size_bytes": second.stat().st_size}
 
 
 def _taken(root: Path) -> tuple[Path, str]:

@@ -166,6 +166,7 @@ def test_plan_tells_gate_by_gate_and_does_nothing(shop: App) -> None:
     rewritten(shop, staging={"soak": "1h"}, production={"approve": "manual"})
     shop.write({"made": 2})
     shop.ok("deploy", "test")
+    wait_for(lambda: pipeline(shop)["stations"][0]["passed"])
     planned = shop.ok("plan", "production", "--json").json
     gates = {gate["environment"]: gate for gate in planned["gates"]}
     assert (gates["test"]["passed"], gates["staging"]["passed"]) == (True, False)

@@ -77,7 +77,7 @@ def test_deploy_during_a_rollout_is_refused(make: Callable[..., App]) -> None:
     seen = app.hold()
     refused = app.refused_deploy()
     assert refused.status == 2
-    assert f"Rollout #{seen['rollout']['id']} of r2 by ada is in progress" in refused.err
+    assert f"Rollout #{seen['rollout']['id']} of r2 by root for ada is in progress" in refused.err
     assert "--supersede" in refused.err
     assert app.look()["rollout"]["id"] == seen["rollout"]["id"]
     assert app.exposure() == 5000

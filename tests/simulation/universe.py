@@ -79,7 +79,7 @@ class Universe:
         self._users = random.Random(f"users/{seed}")
         self._checks = random.Random(f"checks/{seed}")
         self._check_ends: dict[str, fakes.JobEnd] = {}
-        self.world.runtime.jobs = lambda group: self._check_ends[group.digest]
+        self.world.runtime.jobs = lambda group: self._check_ends.get(group.digest, fakes.JobEnd())
         self._number = 0
         self._requests: list[model.RolloutRequest] = []
         self._press_count = 0

@@ -231,17 +231,18 @@ class Pipelines:
     # --- looking -----------------------------------------------------------------------------------
 
     def _look(self, state: PipelineState, views: Mapping[EnvironmentKey, loop.View]) -> pipeline.Look:
-        places = {
-            key.environment: self._place(state, key, views.get(key))
-            for key in self.store.environments()
-            if key.app == state.app
-        }
         travels = {}
         for promotion in state.promotions:
             release = self.store.release(state.app, promotion.release)
             if release is not None:
                 rollout = self._rollout(state.app, promotion)
                 travels[promotion.id] = self.gates.travel(state.app, promotion, release, rollout)
+        # After the rollouts: one that is seen to have succeeded is live there, or was.
+        places = {
+            key.environment: self._place(state, key, views.get(key))
+            for key in self.store.environments()
+            if key.app == state.app
+        }
         return pipeline.Look(now=self.clock.now(), places=places, travels=travels)
 
     def _place(self, state: PipelineState, key: EnvironmentKey, view: loop.View | None) -> pipeline.Place:
