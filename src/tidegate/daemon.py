@@ -427,10 +427,8 @@ def _inflow(plane: ControlPlane, deliver: delivery.Delivery, content: ContentSto
 def _vault_parts(
     plane: ControlPlane, act: operations.Operations, content: ContentStore
 ) -> vault_routes.Parts:
-    pipelines = SqlitePipelines(plane.store)
-
     def passes(release: model.Release) -> list[proofs.Sealed]:
-        found = pipelines.passes(release.app, promotions.identity(release))
+        found = act.gates.kept.passes(release.app, promotions.identity(release))
         return [proofs.Sealed(environment=one.environment, envelope=one.seal) for one in found]
 
     return vault_routes.Parts(

@@ -41,6 +41,7 @@ from tidegate.core.model import (
     RolloutKind,
 )
 from tidegate.core.promotions import Approval, Ended, Pass, PipelineState, Promotion, Soak, Waits, identity
+from tidegate.core.roles import Role
 
 #: What keeps a release out for now.
 GATES: Final = (Waits.BUSY, Waits.NEEDS, Waits.APPROVAL, Waits.FREEZE)
@@ -218,16 +219,16 @@ def _moved(
     promotion: Promotion, travel: Travel, look: Look, state: PipelineState
 ) -> tuple[Promotion, Begin | None]:
     """One step of one promotion; a pass earned in this very step counts in the next one."""
-    place = look.places.get(promotion.environment)
+    place, rollout = look.places.get(promotion.environment), travel.rollout
+    if rollout is not None:
+        begun = replace(promotion, rollout=rollout.id, queued=False)
+        return _after_rollout(begun, rollout, travel, place, state), None
+    if promotion.rollout is not None:
+        return promotion, None  # it was begun, and its record could not be looked at
+    if promotion.queued and place is not None:
+        return _queued(promotion, place.state)
     if promotion.kind is RolloutKind.ROLLBACK:
         return _moved_back(promotion, travel, place)
-    rollout = travel.rollout
-    if rollout is None and promotion.rollout is not None:
-        return promotion, None  # it was begun, and its record could not be looked at
-    if rollout is None and promotion.queued and place is not None:
-        return _queued(promotion, place.state)
-    if rollout is not None:
-        return _after_rollout(replace(promotion, rollout=rollout.id), rollout, travel, place, state), None
     if promotion.environment != promotion.target and promotion.environment in travel.passed:
         return _onward(promotion, travel), None
     broken = unpassed(promotion.environment, promotion.path, travel) or travel.circle
@@ -241,19 +242,7 @@ def _moved(
 
 
 def _moved_back(promotion: Promotion, travel: Travel, place: Place | None) -> tuple[Promotion, Begin | None]:
-    """One step of one way back: no gate, but those who depend on it go first."""
-    name, rollout = promotion.environment, travel.rollout
-    if rollout is not None:
-        known = replace(promotion, rollout=rollout.id, queued=False)
-        if rollout.phase is Phase.ABORTED:
-            return _failed(known, f"{name}: {rollout.reason.value}: {rollout.detail}"), None
-        if rollout.phase is not Phase.SUCCEEDED:
-            return replace(known, waits=Waits.ROLLOUT, detail=f"rollout #{rollout.id} in {name}"), None
-        return ended(known, Ended.ARRIVED, f"r{promotion.release} is live in {name} again")[0], None
-    if promotion.rollout is not None:
-        return promotion, None  # it was begun, and its record could not be looked at
-    if promotion.queued and place is not None:
-        return _queued(promotion, place.state)
+    """One step of a way back that has not begun: no gate, but those who depend on it go first."""
     for app, other in travel.behind:
         if other.ended is not None and other.ended is not Ended.ARRIVED:
             return _failed(promotion, f"{app}, which depends on it, did not go back: {other.detail}"), None
@@ -266,7 +255,7 @@ def _moved_back(promotion: Promotion, travel: Travel, place: Place | None) -> tu
     if closed is not None:
         return replace(promotion, waits=closed.waits, detail=closed.sentence), None
     begins = replace(promotion, waits=Waits.ROLLOUT, detail=f"goes back to r{promotion.release}")
-    return begins, Begin(promotion=promotion.id, environment=name)
+    return begins, Begin(promotion=promotion.id, environment=promotion.environment)
 
 
 def _queued(promotion: Promotion, there: EnvironmentState) -> tuple[Promotion, Begin | None]:
@@ -289,7 +278,8 @@ def _after_rollout(
     if rollout.phase is not Phase.SUCCEEDED:
         return replace(promotion, waits=Waits.ROLLOUT, detail=f"rollout #{rollout.id} in {name}")
     if name == promotion.target:
-        return ended(promotion, Ended.ARRIVED, f"r{promotion.release} is live in {name}")[0]
+        again = " again" if promotion.kind is RolloutKind.ROLLBACK else ""
+        return ended(promotion, Ended.ARRIVED, f"r{promotion.release} is live in {name}{again}")[0]
     if name in travel.passed:
         return _onward(promotion, travel)
     live = place.state.live if place else None
@@ -430,10 +420,7 @@ def busy(promotion: Promotion, there: EnvironmentState | None) -> Held | None:
 def _approval_missing(
     promotion: Promotion, travel: Travel, there: EnvironmentState | None, now: float
 ) -> str:
-    own = travel.release.environment(promotion.environment)
-    live = there.live if there else None
-    rules = [spec.approvals for spec in (own, live.spec if live else None) if spec and spec.approvals]
-    for rule in rules:
+    for rule in approval_rules(travel.release, there.live if there else None, promotion.environment):
         given = {approval.by for approval in valid_approvals(promotion, rule, now)}
         if len(given) < rule.count:
             who = f" by {' or '.join(rule.roles)}" if rule.roles else ""
@@ -445,6 +432,18 @@ def _approval_missing(
     return ""
 
 
+def approval_rules(
+    release: model.Release, live: model.Placement | None, environment: str
+) -> tuple[Approvals, ...]:
+    """Whose approval the gate wants, by both manifests."""
+    specs = (release.environment(environment), live.spec if live else None)
+    return tuple(spec.approvals for spec in specs if spec is not None and spec.approvals is not None)
+
+
+def _has_role(rule: Approvals, role: str) -> bool:
+    return not rule.roles or role in rule.roles or role == Role.ADMIN
+
+
 def valid_approvals(promotion: Promotion, rule: Approvals, now: float) -> tuple[Approval, ...]:
     """Those that count at this Unix time."""
     return tuple(
@@ -452,7 +451,7 @@ def valid_approvals(promotion: Promotion, rule: Approvals, now: float) -> tuple[
         for approval in promotion.approvals
         if approval.environment == promotion.environment
         and 0 <= now - approval.at <= rule.expires_s
-        and (not rule.roles or approval.role in rule.roles or approval.role == "admin")
+        and _has_role(rule, approval.role)
         and not (rule.not_by_requester and approval.by == promotion.requester)
     )
 
@@ -505,7 +504,7 @@ def approve(
     """Let the release that waits enter. `rules`: of both manifests. Raises RefusedError."""
     candidate = waiting(state, environment, release)
     for rule in rules:
-        if rule.roles and approval.role not in rule.roles and approval.role != "admin":
+        if not _has_role(rule, approval.role):
             raise errors.RefusedError(
                 f"{environment} wants the approval of {' or '.join(rule.roles)}, and {approval.by} is "
                 f"{approval.role}.",

@@ -15,7 +15,7 @@ from tidegate.core import model, pipeline, placements, plan, requests
 from tidegate.core.model import EnvironmentKey, Refusal
 from tidegate.core.promotions import Approval, PipelineState, Promotion, Waits, identity
 from tidegate.core.roles import Asker
-from tidegate.engine.gates import Gates, rules
+from tidegate.engine.gates import Gates
 from tidegate.engine.neighbours import Neighbours
 from tidegate.engine.operations import Asked, Entry, Operations
 from tidegate.engine.pipelines import Pipelines
@@ -108,7 +108,7 @@ class Delivery:
             waiting = pipeline.waiting(state, key.environment, release)
             found = self.operations.release(key.app, waiting.release)
             live = self.operations.store.load(key).state.live
-            wanted = tuple(rules(found, live, key.environment))
+            wanted = pipeline.approval_rules(found, live, key.environment)
             if not wanted:
                 raise errors.RefusedError(
                     f"Nobody's approval is wanted before {key}.",

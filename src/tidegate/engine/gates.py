@@ -14,7 +14,7 @@ admission at each start of an instance.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -213,13 +213,3 @@ def _claims_of_approval(app: str, promotion: Promotion, approval: Approval) -> d
 def _before(release: model.Release, environment: str) -> tuple[str, ...]:
     names = [name for name, _ in release.environments]
     return tuple(names[: names.index(environment)]) if environment in names else ()
-
-
-def rules(
-    release: model.Release, live: model.Placement | None, environment: str
-) -> Iterator[model.Approvals]:
-    """Whose approval the gate wants, by both manifests."""
-    own = release.environment(environment)
-    for spec in (own, live.spec if live else None):
-        if spec is not None and spec.approvals is not None:
-            yield spec.approvals

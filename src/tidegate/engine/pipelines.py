@@ -21,12 +21,14 @@ from typing import Final
 from tidegate import errors, ports
 from tidegate.core import model, pipeline, placements, requests
 from tidegate.core.model import EnvironmentKey, Phase, Reason
-from tidegate.core.promotions import Ended, PipelineState, Promotion, Soak
+from tidegate.core.promotions import Ended, PipelineState, Promotion, Soak, Waits
 from tidegate.engine import loop
 from tidegate.engine.gates import Gates
 
 #: A soak that has grown by less is not worth a commit: after a crash it is soaked again.
 SOAK_STEP_S: Final = 5.0
+#: Who gives an approval wakes us, and a window ends on the minute.
+FOR_SOMEBODY: Final = (Waits.APPROVAL, Waits.FREEZE)
 #: How often a decision is tried again when somebody else has committed in between.
 ATTEMPTS: Final = 10
 
@@ -68,8 +70,8 @@ class Pipelines:
         return self.kept.apps()
 
     def is_busy(self, app: str) -> bool:
-        """A promotion is under way."""
-        return bool(self.kept.load(app).state.promotions)
+        """A promotion is under way, and does not wait for a person or the calendar: that may take days."""
+        return any(one.waits not in FOR_SOMEBODY for one in self.kept.load(app).state.promotions)
 
     def step(self, app: str, views: Mapping[EnvironmentKey, loop.View]) -> bool:
         """Look, decide, commit, begin; whether anything changed. Raises FencedError, StoreError."""

@@ -338,7 +338,9 @@ def _add_rollouts(app: FastAPI, context: Context) -> None:
     @app.post(f"{ENVIRONMENT}/plan")
     def plan(key: Key, body: Deploy) -> pipeline_schemas.DeployPlan:
         gates = context.delivery.plan(key, body.release, supersede=body.supersede)
-        target = views.plan(act.plan(key, body.release, supersede=True))
+        planned = next(gate.plan for gate in gates if gate.environment == key.environment)
+        # A rollout that is in the way is waited for: what comes then is planned as if it had made room.
+        target = views.plan(planned or act.plan(key, body.release, supersede=True))
         shown = pipeline.gates(gates, lambda gate: views.plan(gate.plan) if gate.plan else None)
         return pipeline_schemas.DeployPlan(**target.model_dump(), gates=shown)
 
