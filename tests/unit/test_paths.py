@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tidegate import paths
+import pytest
+
+from tidegate import errors, paths
 from tidegate.haproxy import boot
 from tidegate.runtimes import instances
 
@@ -46,3 +48,24 @@ def test_description_names_every_folder_with_its_mode(tmp_path: Path) -> None:
     home.create()
     _use(home)
     assert dict(NAMED.findall(paths.__doc__ or "")) == _modes(home)
+
+
+def test_socket_of_a_long_folder_lies_in_a_private_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes 107 bytes of a socket's path: a longer one has a short stand-in that only we enter."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+    home = paths.Home(tmp_path / ("long" * 30))
+    home.create()
+    assert home.socket.is_relative_to(tmp_path / "t")
+    assert home.socket.parent.stat().st_mode & 0o777 == 0o700
+    assert home.socket != paths.Home(tmp_path / ("long" * 31)).socket
+    assert paths.Home(Path("/short")).socket == Path("/short/api.sock")
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file in the way is an error with the folder's name, and what to do."""
+    (tmp_path / "home").write_text("a file", "utf-8")
+    with pytest.raises(errors.StorageError, match=re.escape(str(tmp_path / "home"))) as raised:
+        paths.Home(tmp_path / "home").create()
+    assert "--home" in (raised.value.hint or "")
