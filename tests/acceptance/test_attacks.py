@@ -281,17 +281,27 @@ def jumped_promotion(target: Target) -> None:
         connection.act(Place("shop", "staging"), "deploy", release=2)
     state = json.loads(target.read("select state from pipelines where app = 'shop'"))
     known = [*state["pipeline"]["promotions"], *state["pipeline"]["ended"]]
-    forged = {**known[-1], "id": 900, "environment": "production", "rollout": None, "key": "forged"}
+    (newest, *_) = sorted((one for one in known if one["release"] == 2), key=lambda one: -one["id"])
+    forged = {**newest, "id": state["pipeline"]["next_id"], "environment": "production", "key": "forged"}
     forged |= {"path": ["test", "staging", "production"], "ended": None, "waits": None, "approvals": []}
+    forged |= {"rollout": None, "queued": False}
+    state["pipeline"]["next_id"] += 1
     state["pipeline"]["promotions"] = [forged]
     target.write("update pipelines set state = ?, version = version + 1", json.dumps(state))
 
 
+def rollout_of_r2(target: Target) -> str:
+    """The record of the one that made it live in test."""
+    found = target.read(
+        "select record from rollouts where environment = 'test' "
+        "and json_extract(record, '$.rollout.request.release') = 2"
+    )
+    return str(found)
+
+
 def forged_request(target: Target) -> None:
     """r2's request of test, with test's own admission, as the next rollout of production."""
-    record = json.loads(
-        target.read("select record from rollouts where environment = 'test' order by id desc limit 1")
-    )
+    record = json.loads(rollout_of_r2(target))
     state = json.loads(target.read("select state from environments where environment = 'production'"))
     mine = json.loads(target.read("select record from rollouts where environment = 'production' and id = 1"))
     taken = {name: record["rollout"]["request"][name] for name in ("release", "digest", "admission")}
@@ -305,7 +315,7 @@ def forged_request(target: Target) -> None:
 
 def forged_history(target: Target) -> None:
     """A rollout of production that made r2 live, with the admission of test."""
-    record = target.read("select record from rollouts where environment = 'test' order by id desc limit 1")
+    record = rollout_of_r2(target)
     with closing(sqlite3.connect(target.tide.home / "state" / "tidegate.db", timeout=20)) as connection:
         connection.execute(
             "insert into rollouts (app, environment, id, request_key, record, started_at, ended_at) "

@@ -24,7 +24,9 @@ class Watched:
     def __init__(self, tide: Tide, hooks_port: int) -> None:
         self.tide, self.port = tide, hooks_port
         self.there = Repository(tide.root / "there")
+        #: A commit that was never the branch's newest while anybody looked.
         self.first = self.commit("one")
+        self.commit("one and a half")
         kept = self.add("--hook", "github")
         self.secret = kept["hook_secret"].encode()
 
@@ -69,9 +71,17 @@ class Watched:
             lambda: self.tide.get("/", host="shop.test").release == release, seconds=40, why=self.pushes()
         )
 
-    def refusals(self) -> list[str]:
+    def refused(self) -> list[dict[str, Any]]:
         with client.Client(self.tide.socket) as connection:
-            return [entry["reason"] for entry in connection.audit(outcome="refused", limit=200)]
+            return connection.audit(outcome="refused", limit=200)
+
+    def refusals(self) -> list[str]:
+        return [entry["reason"] for entry in self.refused()]
+
+    def settle(self) -> None:
+        """Wait until every webhook so far has been heeded: they are, in the order in which they came."""
+        assert self.tell("f" * 40, delivery="settle") == 202
+        wait_for(lambda: any("webhook settle" in entry["detail"] for entry in self.refused()))
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +201,7 @@ def test_nobody_pushes_to_a_watched_source(watched: Watched) -> None:
 
 def test_polling_finds_commits_by_itself(watched: Watched) -> None:
     """Without any webhook a commit is found, and a remote that is gone is said to be."""
+    watched.settle()
     watched.add("--poll", "5s", "--hook", "github")
     newest = watched.commit("polled")
     wait_for(lambda: watched.state(newest), seconds=30)
