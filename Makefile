@@ -21,6 +21,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 CODE := $(wildcard src tests bench)
+# Whole modules, in their order: tests of one real control plane build on each other's, and begin it once.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # What `make check` runs: fast and without real processes.
 QUICK := $(wildcard tests/unit tests/properties tests/meta)
 
@@ -56,13 +58,13 @@ demo: setup ## a good release, then bad ones that go back by themselves, on this
 .PHONY: test
 test: setup lint type ## everything: lint, types, contracts, all tests with coverage, the ratchets
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not serial' --cov --cov-report=
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not serial' --cov --cov-report=
 	$(BIN)/python -m pytest -m serial --cov --cov-append --cov-report=term
 	@$(BIN)/python -m tests.meta.coverage_ratchet
 
 .PHONY: check
 check: setup lint type ## under a minute: lint, types, contracts and the fast tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not serial and not slow and not real' $(QUICK)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not serial and not slow and not real' $(QUICK)
 
 .PHONY: fmt
 fmt: setup ## format the code and apply the safe fixes
