@@ -21,8 +21,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 CODE := $(wildcard src tests bench)
-# Whole modules, in their order: tests of one real control plane build on each other's, and begin it once.
-PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# In the order of collection, which begins with the stories: they take longest.
+PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # What `make check` runs: fast and without real processes.
 QUICK := $(wildcard tests/unit tests/properties tests/meta)
 
@@ -58,9 +58,10 @@ demo: setup ## a good release, then bad ones that go back by themselves, on this
 .PHONY: test
 test: setup lint type ## everything: lint, types, contracts, all tests with coverage, the ratchets
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not serial' --cov --cov-report=
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not serial' --ignore=tests/simulation --cov --cov-report=
 	$(BIN)/python -m pytest -m serial --cov --cov-append --cov-report=term
 	@$(BIN)/python -m tests.meta.coverage_ratchet
+	$(BIN)/python -m pytest $(PARALLEL) tests/simulation
 
 .PHONY: check
 check: setup lint type ## under a minute: lint, types, contracts and the fast tests

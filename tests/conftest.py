@@ -6,7 +6,9 @@ Fixtures belong to the folder whose tests need them; nothing else lives here.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Before any test module is imported: a TIDEGATE_ variable of the shell (a data folder, a server, a token)
@@ -23,3 +25,15 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+ACCEPTANCE = Path(__file__).parent / "acceptance"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each module of stories on one worker, in its order.
+
+    Its tests share a control plane and build on each other's releases; two workers would begin two.
+    """
+    for item in items:
+        if item.path.is_relative_to(ACCEPTANCE):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

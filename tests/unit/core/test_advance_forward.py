@@ -41,6 +41,7 @@ from tidegate.core.model import (
     Role,
     SecretVersion,
 )
+from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.strategy import SWITCH
 
 
@@ -318,6 +319,15 @@ def test_stage_ends_when_its_time_was_held() -> None:
     assert [(e.reason, e.detail, e.exposure_bps) for e in outcome.events] == [
         (Reason.HELD, "held for 10 s. The canary has had no request yet.", 5000)
     ]
+
+
+def test_stage_that_is_not_judged_ends_by_its_time_alone() -> None:
+    """Whoever turns the analysis off gets a canary by the clock, and a reason that speaks of nothing else."""
+    state = environment().live("r1").incoming("r2", spec(analysis=AnalysisPolicy(enabled=False))).state
+    almost = run(state, 9)
+    outcome = advance.advance(almost, perfect(almost), 1.0)
+    assert (going(outcome.state).phase, going(outcome.state).stage) == (Phase.SHIFTING, 1)
+    assert [(e.reason, e.detail) for e in outcome.events] == [(Reason.HELD, "held for 10 s")]
 
 
 @pytest.mark.parametrize(
