@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import machine
-from tidegate import client, daemon, errors, paths
+from tidegate import client, errors, launcher, paths
 from tidegate.artifacts import package
 from tidegate.demo import processes
 
@@ -76,7 +76,7 @@ class Plane:
     """A control plane that runs."""
 
     home: paths.Home
-    settings: daemon.Settings
+    settings: launcher.Settings
     pid: int
     releases: tuple[int, ...] = ()
     left_behind: list[int] = field(default_factory=list)
@@ -92,7 +92,7 @@ class Plane:
 
     def start(self) -> None:
         """Start it, or start it again after it was killed. Raises TidegateError."""
-        self.pid = daemon.start_detached(self.home, self.settings)
+        self.pid = launcher.start_detached(self.home, self.settings)
 
     def haproxy(self) -> tuple[int, ...]:
         """Process ids of HAProxy."""
@@ -116,7 +116,7 @@ def running(*sites: Site, drain: str = "60s") -> Iterator[Plane]:
     """A control plane with these environments, release 1 live in each. Raises TidegateError, BenchError."""
     with machine.folder() as root:
         public, *links = machine.free_ports(1 + LINK_PORTS)
-        settings = daemon.Settings(port=public, link_ports=(links[0], links[-1] + 1), run_as="same")
+        settings = launcher.Settings(port=public, link_ports=(links[0], links[-1] + 1), run_as="same")
         plane = Plane(home=paths.Home(root / "home"), settings=settings, pid=0)
         try:
             plane.start()

@@ -11,27 +11,26 @@ import contextlib
 import json
 import os
 import pwd
-import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import uvicorn
 
 import tidegate
-from tidegate import errors, inflow, paths, ports, telemetry
+from tidegate import errors, inflow, launcher, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
 from tidegate.core import model, promotions, requests
 from tidegate.core.model import EnvironmentKey, InstanceGroup
 from tidegate.engine import conveyor, delivery, gates, loop, noise, operations, pipelines, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
+from tidegate.launcher import Settings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
 from tidegate.store.audit import SqliteAudit
 from tidegate.store.pipelines import SqlitePipelines
@@ -46,28 +45,8 @@ from tidegate.web import api, audit, gate, identity, peer, views
 from tidegate.web import vault as vault_routes
 
 LEASE_S: Final = 15.0
-#: How long `tide up` waits for the control plane to answer.
-START_LIMIT_S: Final = 30.0
 #: How long stopping all apps may take beyond their own grace.
 STOP_LIMIT_S: Final = 60.0
-#: Loopback ports for calls between services: the first free block of this size, below Linux's ephemeral
-#: range (32768 on). Another control plane on this machine has a block of its own.
-LINK_PORTS: Final = range(21000, 32700)
-LINK_PORTS_BLOCK: Final = 128
-DEFAULT_PORT: Final = 8080
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a control plane was started; kept beside its state, so that `tide up` alone starts it again."""
-
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    link_ports: tuple[int, int] = (LINK_PORTS.start, LINK_PORTS.start + LINK_PORTS_BLOCK)
-    """First, and one behind the last."""
-    run_as: str = "auto"
-    hooks_port: int = 0
-    """Of loopback, for webhooks; 0: none are taken."""
 
 
 class SystemClock:
@@ -132,51 +111,6 @@ class ControlPlane:
         self.store.close()
 
 
-def load_settings(home: paths.Home) -> Settings:
-    """As it was started last; defaults for the first time. Raises StorageError."""
-    try:
-        stored = json.loads(home.settings.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return Settings(link_ports=_free_link_ports())  # a folder that cannot be one is named when it is made
-    except (OSError, ValueError) as error:
-        raise errors.StorageError(
-            f"The settings {home.settings} cannot be read: {error}.", hint="Mend or remove the file."
-        ) from error
-    known = {name: value for name, value in stored.items() if name in Settings.__dataclass_fields__}
-    known["link_ports"] = tuple(known.get("link_ports", Settings().link_ports))
-    return Settings(**known)
-
-
-def _free_link_ports() -> tuple[int, int]:
-    """For the first start; if no block is free, the first one, whose taken port is then named."""
-    for first in range(LINK_PORTS.start, LINK_PORTS.stop - LINK_PORTS_BLOCK, LINK_PORTS_BLOCK):
-        block = (first, first + LINK_PORTS_BLOCK)
-        if all(_is_free(port) for port in range(*block)):
-            return block
-    return Settings().link_ports
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _save_settings(home: paths.Home, settings: Settings) -> None:
-    temporary = home.settings.with_suffix(".tmp")
-    try:
-        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", "utf-8")
-        temporary.replace(home.settings)
-    except OSError as error:
-        raise errors.StorageError(
-            f"The settings {home.settings} cannot be written: {error.strerror}."
-        ) from error
-
-
 def _router_settings(settings: Settings) -> RouterSettings:
     return RouterSettings(
         host=settings.host, port=settings.port, link_ports=tuple(range(*settings.link_ports))
@@ -222,7 +156,7 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
                 run_as=settings.run_as, reserved_ports=frozenset((*link_ports, settings.port))
             ),
         )
-        _save_settings(home, settings)
+        launcher.save_settings(home, settings)
         shown = RedactedRuntime(runtime, redactor)
         adapters = loop.Adapters(store=store, runtime=shown, router=router, clock=clock)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
@@ -464,7 +398,7 @@ def _api_socket(home: paths.Home) -> socket.socket:
 def doctor(home: paths.Home) -> tuple[ports.Finding, ...]:
     """What every part says of this machine, where no control plane runs to be asked."""
     home.create()
-    router = HAProxyRouter(home.router, _router_settings(load_settings(home)))
+    router = HAProxyRouter(home.router, _router_settings(launcher.load_settings(home)))
     with contextlib.ExitStack() as stack:
         content = ContentStore(home.packages)
         runtime = ProcessRuntime(home.instances, content=lambda group: content.path(group.digest))
@@ -519,63 +453,10 @@ def _running(plane: ControlPlane, keys: tuple[EnvironmentKey, ...]) -> bool:
     return any(plane.runtime.observe(key).groups for key in keys)
 
 
-# --- starting it detached --------------------------------------------------------------------------
-
-
-def start_detached(home: paths.Home, settings: Settings) -> int:
-    """Start a control plane that outlives this process; its pid, once it answers.
-
-    Raises what it failed with, and UnreachableError when it says nothing for `START_LIMIT_S`.
-    """
-    home.create()
-    read_end, write_end = os.pipe()
-    try:
-        with home.log.open("ab") as log:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "tidegate.daemon",
-                    str(home.root),
-                    json.dumps(asdict(settings)),
-                    str(write_end),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-                pass_fds=(write_end,),
-            )
-    except OSError as error:
-        os.close(read_end)
-        raise errors.StorageError(f"The log {home.log} cannot be written: {error.strerror}.") from error
-    finally:
-        os.close(write_end)
-    return _await_ready(process, read_end, home)
-
-
-def _await_ready(process: subprocess.Popen[bytes], read_end: int, home: paths.Home) -> int:
-    with os.fdopen(read_end, "rb") as pipe:
-        readable, _, _ = select.select([pipe], [], [], START_LIMIT_S)
-        line = pipe.readline() if readable else b""
-    if line.strip() == READY:
-        return process.pid
-    if line:
-        raise errors.ReportedError(json.loads(line))
-    raise errors.UnreachableError(
-        f"The control plane did not start within {START_LIMIT_S:g} s.", hint=f"Its log is {home.log}."
-    )
-
-
-READY: Final = b"ready"
-
-
 def main(arguments: list[str]) -> int:
     """Entry point of the detached process: folder, settings as JSON, descriptor to report on."""
     root, settings_text, ready_text = arguments
-    stored = json.loads(settings_text)
-    settings = Settings(**{**stored, "link_ports": tuple(stored["link_ports"])})
+    settings = launcher.settings_of(json.loads(settings_text))
     ready = int(ready_text)
 
     def report(line: bytes) -> None:
@@ -585,7 +466,7 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        serve(paths.Home(Path(root)), settings, on_ready=lambda: report(READY))
+        serve(paths.Home(Path(root)), settings, on_ready=lambda: report(launcher.READY))
     except errors.TidegateError as error:
         report(json.dumps(errors.problem(error)).encode())
         return error.exit_status

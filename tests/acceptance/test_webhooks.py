@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support import sample, webhooks
+from tests.support.ports import Ports
 from tests.support.repository import Repository
-from tests.support.tide import Ports, Tide, wait_for
+from tests.support.tide import Tide, wait_for
 from tidegate import client
 from tidegate.pushes import Forge
 

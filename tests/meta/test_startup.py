@@ -1,4 +1,4 @@
-"""Starting is cheap: the core brings nothing with it."""
+"""Starting is cheap: the core brings nothing with it, and a command only what it needs."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def test_the_core_brings_no_library_with_it() -> None:
     look = "foreign = {name.partition('.')[0] for name in sys.modules if name not in before}"
     check = "foreign -= sys.stdlib_module_names; assert foreign == {'tidegate'}, foreign"
     python(f"import sys; before = set(sys.modules); {imports}; {look}; {check}")
+
+
+def test_command_does_not_import_the_control_plane_that_it_starts() -> None:
+    """Whoever types `tide up` waits for its import once, in the process that needs it."""
+    python(
+        "import sys; from tidegate import launcher; from tidegate.cli import machine; "
+        "assert not {'fastapi', 'uvicorn', 'tidegate.daemon'} & set(sys.modules)"
+    )
 
 
 @pytest.mark.serial

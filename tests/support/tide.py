@@ -12,8 +12,6 @@ process of this control plane is found by its home (working folder, arguments or
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import itertools
 import json
 import os
 import random
@@ -33,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tests.support import sample
+from tests.support.ports import Ports
 from tidegate import client, errors
 from tidegate.artifacts import package
 from tidegate.client import Json
@@ -42,11 +41,6 @@ T = TypeVar("T")
 COMMAND: Final = Path(sys.executable).with_name("tide")
 #: Longest that one command of a test may take on a busy machine.
 COMMAND_LIMIT_S: Final = 60.0
-#: Below the range of instances (from 20 000): public and internal ports of one control plane side by side.
-FIRST_PORT, LAST_PORT, PORTS_EACH = 10_000, 19_000, 33
-
-#: Where this process begins to look for a block, and the blocks that it has: closing a file gives one back.
-_blocks = itertools.count(random.randrange((LAST_PORT - FIRST_PORT) // PORTS_EACH))
 
 
 def wait_for(what: Callable[[], T], *, seconds: float = 20.0, why: object = "") -> T:
@@ -58,38 +52,6 @@ def wait_for(what: Callable[[], T], *, seconds: float = 20.0, why: object = "") 
             return answer
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain, last answer: {answer!r} {why}"
         time.sleep(0.02)
-
-
-class Ports:
-    """A block of ports that nobody listens on, and that no other test on this machine gets until `close`.
-
-    To find ports free is not enough: two tests side by side find the same ones before either listens.
-    """
-
-    def __init__(self) -> None:
-        count = (LAST_PORT - FIRST_PORT) // PORTS_EACH
-        for _ in range(count):
-            first = FIRST_PORT + next(_blocks) % count * PORTS_EACH
-            self._lock = (Path(tempfile.gettempdir()) / f"tide-ports-{os.geteuid()}-{first}.lock").open("w")
-            self.block = range(first, first + PORTS_EACH)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if all(_is_free(port) for port in self.block):
-                    return
-            self._lock.close()
-        raise AssertionError("no free ports on this machine")
-
-    def close(self) -> None:
-        self._lock.close()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return True
-    return False
 
 
 def is_alive(pid: int) -> bool:

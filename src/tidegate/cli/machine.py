@@ -17,7 +17,7 @@ from tidegate import client, errors
 from tidegate.cli.common import Tide, command, safe
 
 if TYPE_CHECKING:
-    from tidegate.daemon import Settings
+    from tidegate.launcher import Settings
 
 STOP_LIMIT_S = 90.0
 PORT_MAX = 65535
@@ -41,7 +41,7 @@ def up(
     foreground: bool,  # noqa: FBT001 - click's
 ) -> None:
     """Start the control plane. Apps that run already are found again."""
-    from tidegate import daemon
+    from tidegate import launcher
 
     answering = _answering(tide)
     if answering is not None and foreground:
@@ -55,9 +55,11 @@ def up(
         return
     settings = _settings(tide, listen, run_as, hooks_port)
     if foreground:
+        from tidegate import daemon
+
         daemon.serve(tide.home, settings, on_ready=lambda: _say_up(tide, os.getpid(), settings))
         return
-    pid = daemon.start_detached(tide.home, settings)
+    pid = launcher.start_detached(tide.home, settings)
     _say_up(tide, pid, settings)
     if tide.as_json:
         with tide.connected() as connection:
@@ -72,9 +74,9 @@ def _say_up(tide: Tide, pid: int, settings: Settings) -> None:
 
 
 def _settings(tide: Tide, listen: str | None, run_as: str | None, hooks_port: int | None) -> Settings:
-    from tidegate import daemon
+    from tidegate import launcher
 
-    settings = daemon.load_settings(tide.home)
+    settings = launcher.load_settings(tide.home)
     if listen is not None:
         host, _, port = listen.rpartition(":")
         if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= PORT_MAX:

@@ -11,5 +11,5 @@ asking. Everything that it claims was measured where it counts: at the users' en
     shop/     the sample app itself (examples/shop)  rivals    …beside what others would have needed
     releases/ what changes in it from release to release
 
-Neighbours: `cli` prints; `client` and `daemon` are used exactly as a user's commands use them.
+Neighbours: `cli` prints; `client` and `launcher` are used exactly as a user's commands use them.
 """

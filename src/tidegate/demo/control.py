@@ -2,7 +2,7 @@
 
 Hides what it takes to leave nothing behind, however the story ends: everything is stopped by the control
 plane itself; whatever does not obey is killed and reported; then the folder is removed.
-Neighbours: `story` plays on it; `daemon` starts it; `processes` finds what is left.
+Neighbours: `story` plays on it; `launcher` starts it; `processes` finds what is left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tidegate import client, daemon, errors, paths
+from tidegate import client, errors, launcher, paths
 from tidegate.demo import processes
 
 #: Below the ports that instances are given (20000 on) and those of outgoing connections (32768 on).
@@ -96,12 +96,12 @@ def _start(control: Control) -> None:
     run_as = "auto" if others_can_use(control.home.root.parent) else "same"
     for attempt in range(1, START_TRIES + 1):
         control.port, *link_ports = free_ports(1 + LINK_PORTS)
-        settings = daemon.Settings(
+        settings = launcher.Settings(
             port=control.port, link_ports=(link_ports[0], link_ports[-1] + 1), run_as=run_as
         )
         try:
             with _own_python_on_path():
-                daemon.start_detached(control.home, settings)
+                launcher.start_detached(control.home, settings)
         except errors.ReportedError as error:
             if error.reported.get("type") != "port-taken" or attempt == START_TRIES:
                 raise

@@ -1,8 +1,9 @@
 """Which user an app runs as.
 
 Hides how numeric users are given out: one for each app and environment, so that staging cannot read what
-belongs to production, derived from their names and kept in a file, so that it is the same for ever. They lie
-in the range that systemd uses for dynamic users, where no account of a person is.
+belongs to production, derived from their names and the control plane's folder, and kept in a file, so that it
+is the same for ever. They lie in the range that systemd uses for dynamic users, where no account of a person
+is. Two control planes of a machine do not share one: when a build ends, all that its user runs is ended.
 
 Neighbours: process.py, which asks under the runtime's lock.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from tidegate import errors
 from tidegate.core import model
+from tidegate.runtimes import procfs
 
 FIRST_USER = 61_184
 LAST_USER = 65_519
@@ -76,14 +78,15 @@ def _own_account(name: str, register: Path) -> Account:
             f"{register} cannot be read: {error}.", hint="It says which user each app runs as; restore it."
         ) from error
     if name not in given:
-        given[name] = _free_number(name, set(given.values()))
+        given[name] = _free_number(f"{register.absolute()}:{name}", set(given.values()))
         temporary = register.with_suffix(".new")
         temporary.write_text(json.dumps(given, indent=1, sort_keys=True), encoding="utf-8")
         temporary.replace(register)
     return Account(user=given[name], group=given[name])
 
 
-def _free_number(name: str, taken: set[int]) -> int:
+def _free_number(name: str, given: set[int]) -> int:
+    taken = given | procfs.owners()
     count = LAST_USER - FIRST_USER + 1
     start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count
     for offset in range(count):

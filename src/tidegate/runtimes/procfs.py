@@ -87,6 +87,16 @@ def owner(pid: int) -> int | None:
         return None
 
 
+def owners() -> set[int]:
+    """Effective user ids of all processes."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(os.stat(f"/proc/{name}").st_uid)
+    return found
+
+
 def environment(pid: int) -> dict[str, str]:
     """The environment with which the process was started; empty if it may not be read."""
     try:

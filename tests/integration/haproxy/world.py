@@ -7,16 +7,16 @@ when a test has left HAProxy broken; ports are free ones below those that client
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from tests.support.ports import Ports, is_free
 from tests.support.web_app import WebApp
 from tidegate.core import model
 from tidegate.errors import RouterError
@@ -30,20 +30,14 @@ TCP: Final = model.Check(kind=model.CheckKind.TCP)
 TOKEN: Final = "preview-token-1"
 WEB: Final = model.PublicService(service="web", hosts=(HOST,), identity=model.UserIdentity.COOKIE)
 
-_random = random.SystemRandom()
+_ports = Ports()
+_turn = itertools.cycle(_ports.block)
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports that nobody listens on, below the range that the kernel gives to clients.
-
-    Far above those of instances and of the control planes of acceptance tests, which run at the same time.
-    """
-    found: set[int] = set()
-    while len(found) < count:
-        port = _random.randrange(28_500, 32_700)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.add(port)
-    return tuple(sorted(found))
+    """Ports that nobody listens on, of a block that this process has to itself; used again at the latest."""
+    free = (port for port in _turn if is_free(port))
+    return tuple(sorted(itertools.islice(free, count)))
 
 
 def eventually(holds: Callable[[], bool], *, timeout_s: float = 10.0) -> None:

@@ -76,7 +76,7 @@ def test_values_are_found_nowhere_else(world: World) -> None:
     (world.package / "value").unlink()
     before = world.instance()
     world.ask("/end?status=3")
-    wait_for(lambda: world.instance().pid not in {None, before.pid})
+    wait_for(lambda: world.instance().pid not in {None, before.pid} and world.answers())
     world.kill_shim(group)
     world.runtime = world.new_runtime()
     world.groups()

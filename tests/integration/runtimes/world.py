@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -237,6 +238,12 @@ class World:
         """What the sample server at this port answers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return json.load(answer)
+
+    def answers(self, index: int = 0) -> bool:
+        """Whether the sample server listens already."""
+        with contextlib.suppress(urllib.error.URLError):
+            return bool(self.ask("/env", index))
+        return False
 
     # --- harming ---
 

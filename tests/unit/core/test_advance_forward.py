@@ -39,6 +39,7 @@ from tidegate.core.model import (
     Phase,
     Reason,
     Role,
+    RolloutKind,
     SecretVersion,
 )
 from tidegate.core.policy import AnalysisPolicy
@@ -321,13 +322,20 @@ def test_stage_ends_when_its_time_was_held() -> None:
     ]
 
 
-def test_stage_that_is_not_judged_ends_by_its_time_alone() -> None:
-    """Whoever turns the analysis off gets a canary by the clock, and a reason that speaks of nothing else."""
-    state = environment().live("r1").incoming("r2", spec(analysis=AnalysisPolicy(enabled=False))).state
-    almost = run(state, 9)
-    outcome = advance.advance(almost, perfect(almost), 1.0)
+def test_stage_of_a_rollout_that_is_not_compared_ends_by_its_time_alone() -> None:
+    """Going back by steps is not judged against what is being left: the reason speaks of the time only."""
+    back = request("r2", kind=RolloutKind.ROLLBACK)
+    state = environment().live("r1").incoming("r2", request=back).state
+    outcome = advance.advance(run(state, 9), perfect(state), 1.0)
     assert (going(outcome.state).phase, going(outcome.state).stage) == (Phase.SHIFTING, 1)
     assert [(e.reason, e.detail) for e in outcome.events] == [(Reason.HELD, "held for 10 s")]
+
+
+def test_switched_off_analysis_is_said_when_a_stage_ends() -> None:
+    """Whoever has turned the analysis off is reminded that nothing but the time has spoken."""
+    state = environment().live("r1").incoming("r2", spec(analysis=AnalysisPolicy(enabled=False))).state
+    outcome = advance.advance(run(state, 9), perfect(state), 1.0)
+    assert [e.detail for e in outcome.events] == ["held for 10 s. The analysis is switched off."]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tidegate import errors, revisions
 from tidegate.core import model
-from tidegate.runtimes import accounts, cgroups, instances, launching, shim
+from tidegate.runtimes import accounts, cgroups, instances, launching, procfs, shim
 from tidegate.runtimes import plan as plans
 
 KEY = model.EnvironmentKey(app="shop", environment="production")
@@ -382,6 +382,15 @@ def test_users_are_kept_and_never_shared(tmp_path: Path) -> None:
     assert min(numbers) >= accounts.FIRST_USER
     assert max(numbers) <= accounts.LAST_USER
     assert [accounts.account("auto", key, register) for key in reversed(keys)] == first[::-1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives out users")
+def test_users_of_two_control_planes_differ(tmp_path: Path) -> None:
+    """Apps of the same name under two control planes are strangers to each other, also to what runs already."""
+    registers = [tmp_path / f"{number}.json" for number in range(8)]
+    given = {accounts.account("auto", KEY, register) for register in registers}
+    assert len(given) == len(registers)
+    assert os.geteuid() in procfs.owners()
 
 
 def test_unknown_user_is_refused(tmp_path: Path) -> None:
