@@ -27,14 +27,18 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 ACCEPTANCE = Path(__file__).parent / "acceptance"
+SIMULATION = Path(__file__).parent / "simulation"
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each module of stories on one worker, in its order.
+    """Keep each module of stories on one worker, in its order; simulate without measuring coverage.
 
-    Its tests share a control plane and build on each other's releases; two workers would begin two.
+    The tests of a story share a control plane and build on each other's releases; two workers would make two.
+    Counting lines makes the simulation six times slower, and other tests reach every line of the core.
     """
     for item in items:
         if item.path.is_relative_to(ACCEPTANCE):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if item.path.is_relative_to(SIMULATION):
+            item.add_marker(pytest.mark.uncounted)

@@ -26,7 +26,7 @@ from tidegate import client, errors
 from tidegate.artifacts import package
 from tidegate.client import Json, Place
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted, pytest.mark.timeout(180)]
 
 GATE: dict[str, Any] = {"production": {"approve": {"roles": ["approver"], "not_by_requester": True}}}
 BROKEN = {"made": 2, "broken_in": ["staging"]}

@@ -18,7 +18,7 @@ from tests.support import sample
 from tests.support.tide import Tide, wait_for
 from tests.support.users import Users
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted, pytest.mark.timeout(400)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "datasette.md"
 #: The page's `python3`: one that the apps' user may run, with pip even where the system's has none.

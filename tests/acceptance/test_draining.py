@@ -14,7 +14,7 @@ from tests.support import sample
 from tests.support.tide import App, Tide, wait_for
 from tests.support.users import Users
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 DRAIN_S = 3.0
 #: From the drain's end to the cut: a look of the loop, the server leaves the router, the instance is stopped.

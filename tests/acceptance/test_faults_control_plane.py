@@ -21,7 +21,7 @@ from tests.support import sample
 from tests.support.tide import App, Tide, kill, wait_for
 from tests.support.users import Users
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 #: The full run is 200; in CI a sample of it.
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -75,8 +75,8 @@ def test_killed_control_plane_carries_on_in_every_phase(mortal: App, phase: str,
     with Users(mortal.tide.port) as users:
         mortal.bring()
         wait_for(there)
-        share = mortal.exposure()
         kill(mortal.tide.pid)
+        share = mortal.exposure()
         asked = len(users.asked)
         wait_for(lambda: len(users.asked) > asked + 60)
         assert mortal.exposure() == share

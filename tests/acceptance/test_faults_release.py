@@ -13,7 +13,7 @@ from tests.support.tide import App, Tide, wait_for
 from tests.support.users import Users
 from tidegate.client import Json
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 
 def _shop(tide: Tide, name: str, strategy: Any, **production: Any) -> App:

@@ -21,7 +21,7 @@ from tests.support.users import Users
 from tidegate.client import Json
 from tidegate.haproxy.supervisor import MASTER_SOCKET
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 #: From the kill of HAProxy to the next answer, on a machine that does nothing else.
 BACK_LIMIT_S = 1.0

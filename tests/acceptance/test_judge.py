@@ -23,7 +23,7 @@ from tests.support.users import Asked, Users
 from tidegate.core.judge import JudgeState
 from tidegate.store import codec
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 USERS: Final = 500
 #: Each user asks every five seconds, 100 requests a second together: those who wait for ever are few of them.

@@ -13,7 +13,7 @@ from tests.support import sample
 from tests.support.tide import App, Tide, finished, wait_for
 from tidegate import errors
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 _names = itertools.count(1)
 

@@ -386,7 +386,7 @@ def test_users_are_kept_and_never_shared(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives out users")
 def test_users_of_two_control_planes_differ(tmp_path: Path) -> None:
-    """Apps of the same name under two control planes are strangers to each other, also to what runs already."""
+    """Apps of the same name under two control planes are strangers, also to what runs already."""
     registers = [tmp_path / f"{number}.json" for number in range(8)]
     given = {accounts.account("auto", KEY, register) for register in registers}
     assert len(given) == len(registers)
