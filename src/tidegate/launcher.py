@@ -132,8 +132,13 @@ def _await_ready(process: subprocess.Popen[bytes], read_end: int, home: paths.Ho
         line = pipe.readline() if readable else b""
     if line.strip() == READY:
         return process.pid
+    if not readable:
+        raise errors.UnreachableError(
+            f"The control plane did not start within {START_LIMIT_S:g} s.", hint=f"Its log is {home.log}."
+        )
+    status = process.wait()  # it has nothing left to do but to end: whoever is told finds nothing running
     if line:
         raise errors.ReportedError(json.loads(line))
     raise errors.UnreachableError(
-        f"The control plane did not start within {START_LIMIT_S:g} s.", hint=f"Its log is {home.log}."
+        f"The control plane ended with status {status} before it answered.", hint=f"Its log is {home.log}."
     )
