@@ -75,6 +75,8 @@ def test_an_action_is_for_its_role_and_those_above(role: Role, action: Action) -
         (("shop-*/test",), "shop", "test", False),
         (("*-eu/t*t",), "shop-eu", "test", True),
         (("*-eu/t*t",), "shop-eu", "t", False),
+        (("*-eu-*/test",), "shop-eu-1", "test", True),
+        (("s*-eu-*/test",), "shop-us-1", "test", False),
     ],
 )
 def test_scope_is_where_both_patterns_match(
