@@ -22,7 +22,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 CODE := $(wildcard src tests bench)
 # In the order of collection, which begins with the stories: they take longest.
-PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SCHEDULE := --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(WORKERS) $(SCHEDULE)
+# Stories of faults and of the judge wait for real time to pass more than they compute.
+WAITING := -n $$(($(WORKERS) + 1)) $(SCHEDULE)
 # What `make check` runs: fast and without real processes.
 QUICK := $(wildcard tests/unit tests/properties tests/meta)
 
@@ -61,7 +64,7 @@ test: setup lint type ## everything: lint, types, contracts, all tests with cove
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not serial and not uncounted' --cov --cov-report=
 	$(BIN)/python -m pytest -m 'serial and not uncounted' --cov --cov-append --cov-report=term
 	@$(BIN)/python -m tests.meta.coverage_ratchet
-	$(BIN)/python -m pytest $(PARALLEL) -m 'uncounted and not serial'
+	$(BIN)/python -m pytest $(WAITING) -m 'uncounted and not serial'
 	$(BIN)/python -m pytest -m 'uncounted and serial'
 
 .PHONY: check

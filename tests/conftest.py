@@ -6,10 +6,13 @@ Fixtures belong to the folder whose tests need them; nothing else lives here.
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.meta import coverage_files
 
 # Before any test module is imported: a TIDEGATE_ variable of the shell (a data folder, a server, a token)
 # would let tests reach the developer's own control plane. Processes that tests start inherit the clean state.
@@ -42,3 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.path.is_relative_to(SIMULATION):
             item.add_marker(pytest.mark.uncounted)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside of pytest-cov's own wrapper, which combines the files
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Take away what killed processes left of their measurements, before the others are combined."""
+    result = yield
+    if session.config.pluginmanager.hasplugin("_cov") and not hasattr(session.config, "workerinput"):
+        for file in coverage_files.torn(session.config.rootpath):
+            file.unlink()
+            reporter = session.config.pluginmanager.getplugin("terminalreporter")
+            reporter.write_line(f"{file.name}: torn, its process was killed; its lines are not counted")
+    return result

@@ -24,7 +24,7 @@ from tests.support.users import Users
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.uncounted]
 
 #: The full run is 200; in CI a sample of it.
-KILLS = int(os.environ.get("KILLS", "20"))
+KILLS = int(os.environ.get("KILLS", "10"))
 
 
 def _shop(tide: Tide, **production: object) -> App:
