@@ -35,6 +35,7 @@ def tear(file: Path) -> None:
 
 @pytest.mark.parametrize("branches", [True, False], ids=["branches", "lines"])
 def test_healthy_files_are_kept(tmp_path: Path, branches: bool) -> None:
+    """With branches or without: what combines is not touched."""
     measured(tmp_path / ".coverage.host.1.x", branches=branches)
     measured(tmp_path / ".coverage.host.2.x", branches=branches)
 
@@ -43,6 +44,7 @@ def test_healthy_files_are_kept(tmp_path: Path, branches: bool) -> None:
 
 @pytest.mark.parametrize("branches", [True, False], ids=["branches", "lines"])
 def test_torn_file_is_found_among_healthy_ones(tmp_path: Path, branches: bool) -> None:
+    """The very error that ended a run, and those before and after it stay."""
     measured(tmp_path / ".coverage.host.1.x", branches=branches)
     broken = measured(tmp_path / ".coverage.host.2.x", branches=branches)
     measured(tmp_path / ".coverage.host.3.x", branches=branches)
@@ -55,6 +57,7 @@ def test_torn_file_is_found_among_healthy_ones(tmp_path: Path, branches: bool) -
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 5000], ids=["empty", "a byte", "a page", "half a page"])
 def test_file_cut_short_is_found(tmp_path: Path, size: int) -> None:
+    """Its process had not yet written all of it."""
     file = measured(tmp_path / ".coverage.host.1.x", branches=True)
     file.write_bytes(file.read_bytes()[:size])
 
