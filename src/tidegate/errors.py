@@ -2,7 +2,9 @@
 
     TidegateError
     ├── RequestError                 the caller's fault; nothing was changed (exit status 2)
-    │   ├── ManifestError            tidegate.yaml is wrong: all problems at once, each with its path
+    │   ├── ListedError              several things are wrong: all problems at once
+    │   │   ├── ManifestError        of tidegate.yaml, each with its path in it
+    │   │   └── MigrationError       of the migrations of an artifact, each with its file
     │   ├── ArtifactError            the package cannot be accepted
     │   ├── BuildError               the build command failed
     │   ├── UnauthenticatedError     nobody knows who asks
@@ -78,17 +80,30 @@ class Problem:
         return f"{text} ({self.hint})" if self.hint else text
 
 
-class ManifestError(RequestError):
-    """tidegate.yaml is not valid."""
+class ListedError(RequestError):
+    """Several things are wrong."""
 
     http_status = 422
+    where: ClassVar[str] = "The request"
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        """`problems`: all of them, in the order of the file."""
+        """`problems`: all of them, in the order in which they are to be read."""
         self.problems = problems
         count = len(problems)
-        heading = f"tidegate.yaml has {count} mistake{'s' if count != 1 else ''}:"
+        heading = f"{self.where} has {count} mistake{'s' if count != 1 else ''}:"
         super().__init__("\n".join([heading, *(f"  {problem}" for problem in problems)]))
+
+
+class ManifestError(ListedError):
+    """tidegate.yaml is not valid."""
+
+    where = "tidegate.yaml"
+
+
+class MigrationError(ListedError):
+    """The migrations are not valid."""
+
+    where = "The folder of migrations"
 
 
 class ArtifactError(RequestError):
@@ -239,5 +254,5 @@ def problem(error: TidegateError) -> dict[str, Any]:
         "detail": error.hint or "",
         "reason": error.reason if isinstance(error, RefusedError) else None,
         "exit_status": error.exit_status,
-        "problems": [str(found) for found in error.problems] if isinstance(error, ManifestError) else [],
+        "problems": [str(found) for found in error.problems] if isinstance(error, ListedError) else [],
     }
