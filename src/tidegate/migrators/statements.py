@@ -24,6 +24,7 @@ _TOKEN = re.compile(
                  | `[^`]*(?:``[^`]*)*` )
     | (?<![\w$]) (?P<dollar> \$(?:[^\W\d]\w*)?\$ )
     | (?P<word>    [^\W\d][\w$]* )
+    | (?P<number>  \d[\w.]* )
     | (?P<end>     ; )
     | (?P<other>   . )
     """,
@@ -77,6 +78,34 @@ def split(sql: str) -> Iterator[Statement]:
     if reader.depth:
         raise UnfinishedError("the body that begins with BEGIN", reader.line(reader.body_at))
     yield from reader.take(len(sql))
+
+
+_PLAIN_NAME = re.compile(r'["`]([^\W\d]\w*)["`]')
+
+
+def spelled(sql: str) -> tuple[str, ...]:
+    """The words and signs of one statement in one spelling: small letters, no quotes that are not needed.
+
+    Only for comparing: texts that are spelled alike mean the same, not the other way round. Raises
+    UnfinishedError.
+    """
+    said: list[str] = []
+    at, reader = 0, _Reader(sql)
+    while token := _TOKEN.match(sql, at):
+        if token.lastgroup == "blank":
+            at = token.end()
+        elif token.lastgroup == "comment":
+            at = reader.after_comment(at)
+        else:
+            at = reader.read(token)
+            said.append(_spelled(sql[token.start() : at], literal=token.lastgroup in ("quoted", "dollar")))
+    return tuple(said)
+
+
+def _spelled(text: str, *, literal: bool) -> str:
+    if plain := _PLAIN_NAME.fullmatch(text):
+        return plain[1].lower()
+    return text if literal else text.lower()
 
 
 @dataclass(slots=True)
