@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -241,11 +242,25 @@ def _fill(home: Path) -> Path:
     return filling
 
 
-def _fill_for_ever(home: Path) -> Path:
-    """The same, also when the store has given up its ballast."""
+@contextlib.contextmanager
+def _full(home: Path) -> Iterator[None]:
+    """The disk is full and stays so, also when the store gives up its ballast or somebody tidies up."""
     ballast = home / "state" / "tidegate.db.ballast"
-    wait_for(lambda: (_fill(home), not ballast.exists())[1])
-    return _fill(home)
+    over = threading.Event()
+
+    def fill() -> None:
+        while not over.wait(0.01):
+            _fill(home)
+
+    filler = threading.Thread(target=fill)
+    filler.start()
+    try:
+        wait_for(lambda: not ballast.exists())
+        yield
+    finally:
+        over.set()
+        filler.join()
+        _fill(home).unlink()
 
 
 def test_full_disk_stops_a_deploy_and_nothing_else(small: Tide) -> None:
@@ -253,15 +268,14 @@ def test_full_disk_stops_a_deploy_and_nothing_else(small: Tide) -> None:
     app = _live(small, "shop")
     pids = app.pids(1)
     with Users(small.port, host=app.host) as users:
-        filling = _fill_for_ever(small.home)
         app.folder.joinpath("dist", "large").write_bytes(os.urandom(1_000_000))
-        done = app.run("deploy")
-        assert done.status == 1
-        assert "disk" in done.err
-        assert "is full" in done.err
-        assert "Free some " in done.err
-        _untouched(app, pids)
-        filling.unlink()
+        with _full(small.home):
+            done = app.run("deploy")
+            assert done.status == 1
+            assert "disk" in done.err
+            assert "is full" in done.err
+            assert "Free some " in done.err
+            _untouched(app, pids)
         app.open()
         wait_for(lambda: users.asked[-1].release == "r2")
     assert not users.failures, users.summary()
