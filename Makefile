@@ -48,7 +48,7 @@ $(STAMP): requirements/dev.txt pyproject.toml src/tidegate/__init__.py
 	  $(PYTHON) -m venv --clear $(VENV); \
 	fi
 	@echo "setup: installing $$(grep -c == requirements/dev.txt) locked packages of requirements/dev.txt into $(VENV), each checked against its hash"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
 	@echo 'setup: installing tidegate itself (editable: it follows src/)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@

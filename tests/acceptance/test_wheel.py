@@ -51,7 +51,7 @@ def place() -> Iterator[Path]:
         (wheel,) = folder.glob("tidegate-*.whl")
         _run(sample.PYTHON, "-m", "venv", "--without-pip", folder / "venv")
         into = [*pip, "--python", folder / "venv" / "bin" / "python", "install"]
-        _run(*into, "--require-hashes", "-r", ROOT / "requirements" / "base.txt")
+        _run(*into, "--require-hashes", "--no-deps", "-r", ROOT / "requirements" / "base.txt")
         _run(*into, "--no-deps", "--no-index", wheel)
         yield folder
     finally:
