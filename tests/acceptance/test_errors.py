@@ -149,6 +149,8 @@ def test_without_a_control_plane_one_is_told_how_to_start_it(idle: Tide) -> None
 def test_taken_port_is_named(idle: Tide) -> None:
     """When somebody else listens on the public port, `tide up` says so, and leaves nothing running."""
     with socket.socket() as other:
+        # Connections of the router that ran here before may not have timed out yet (TIME_WAIT).
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", idle.port))
         other.listen()
         done = idle.run("up")
