@@ -106,7 +106,7 @@ build: setup ## make the wheel and the source archive in dist/
 lock: ## pin the dependencies of pyproject.toml and requirements/dev.in again (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'lock: uv is missing: python3 -m pip install uv, or make lock UV=/where/it/is' >&2; exit 1; }
 	UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url pyproject.toml -o requirements/base.txt
-	UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -c requirements/base.txt pyproject.toml requirements/dev.in -o requirements/dev.txt
+	UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -c requirements/base.txt --extra postgres pyproject.toml requirements/dev.in -o requirements/dev.txt
 
 .PHONY: ci
 ci: ## what the continuous integration runs
