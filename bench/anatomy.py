@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from bench import figures, machine, plane, report
 from tidegate import daemon, ports
 from tidegate.artifacts.content import ContentStore
+from tidegate.clock import SystemClock
 from tidegate.core.model import EnvironmentKey
 from tidegate.demo import processes
 from tidegate.engine import gates, loop, noise, operations, series, watch
@@ -99,7 +100,7 @@ def measure(running: plane.Plane, site: plane.Site, count: int) -> report.Table:
 
 @contextlib.contextmanager
 def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.Watch, operations.Operations]]:
-    home, settings, clock = running.home, running.settings, daemon.SystemClock()
+    home, settings, clock = running.home, running.settings, SystemClock()
     links = tuple(range(*settings.link_ports))
     with contextlib.ExitStack() as stack:
         store = SqliteStore(home.database)

@@ -25,6 +25,7 @@ import uvicorn
 import tidegate
 from tidegate import errors, inflow, launcher, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
+from tidegate.clock import SystemClock
 from tidegate.core import model, promotions, requests
 from tidegate.core.model import EnvironmentKey, InstanceGroup
 from tidegate.engine import conveyor, delivery, gates, loop, noise, operations, pipelines, series, watch
@@ -47,19 +48,6 @@ from tidegate.web import vault as vault_routes
 LEASE_S: Final = 15.0
 #: How long stopping all apps may take beyond their own grace.
 STOP_LIMIT_S: Final = 60.0
-
-
-class SystemClock:
-    """`ports.Clock` of this machine."""
-
-    def monotonic(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def now(self) -> float:
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,7 +10,8 @@
     │   ├── UnauthenticatedError     nobody knows who asks
     │   ├── ForbiddenError           who asks may not do that, or not there
     │   ├── NotFoundError            no such app, environment, release or rollout
-    │   └── RefusedError             understood, and refused: with the reason
+    │   ├── RefusedError             understood, and refused: with the reason
+    │   └── SchemaError              the database of an app is not as it has to be; nothing of it was changed
     ├── MachineError                 this machine's fault: disk, ports, programs (exit status 1)
     │   ├── StorageError             disk full, not writable, not readable
     │   ├── PortTakenError           somebody else listens there
@@ -22,6 +23,9 @@
     ├── AdapterError                 a runtime or router did not do what was asked; tried again by the loop
     │   ├── RuntimeAdapterError
     │   ├── SourceError              git, or the server of a remote repository
+    │   ├── DatabaseError            the database of an app refused or failed; nothing of the script stays
+    │   │   ├── BusyDatabaseError    a lock was not to be had in time: try again
+    │   │   └── LostDatabaseError    the connection ended; what was open is rolled back
     │   └── RouterError
     │       └── StaleRouteError      a newer route is in force; the command was too late
     └── StoreError                   the state store refused
@@ -148,6 +152,12 @@ class RefusedError(RequestError):
         super().__init__(message, hint=hint)
 
 
+class SchemaError(RequestError):
+    """The database is not as it has to be for that."""
+
+    http_status = 409
+
+
 class MachineError(TidegateError):
     """This machine cannot do that now."""
 
@@ -207,6 +217,18 @@ class RuntimeAdapterError(AdapterError):
 
 class SourceError(AdapterError):
     """A repository could not be read or written."""
+
+
+class DatabaseError(AdapterError):
+    """The database refused that."""
+
+
+class BusyDatabaseError(DatabaseError):
+    """Somebody else holds a lock on it."""
+
+
+class LostDatabaseError(DatabaseError):
+    """The connection to the database ended."""
 
 
 class RouterError(AdapterError):

@@ -40,6 +40,10 @@ class EntryKind(enum.StrEnum):
     LABEL = "label"
     """Of an enumerated type."""
     SEQUENCE = "sequence"
+    POLICY = "policy"
+    """Which rows of a table who may see."""
+    EXTENSION = "extension"
+    SCHEMA = "schema"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -178,6 +182,10 @@ def phase(before: Catalog, after: Catalog) -> MigrationPhase:
     return strictest
 
 
+_FORBIDDING = (EntryKind.CONSTRAINT, EntryKind.POLICY)
+_RELIED_ON = (*_FORBIDDING, EntryKind.FUNCTION, EntryKind.TRIGGER, EntryKind.TYPE)
+
+
 def _findings(found: list[Change]) -> Iterator[Finding]:
     for change in found:
         if change.kind is ChangeKind.GONE:
@@ -216,7 +224,7 @@ def _appeared(change: Change) -> Iterator[Finding]:
     if key.kind is EntryKind.COLUMN and now.get("null") == "no" and not now.get("default"):
         why = "is new, NOT NULL and without a default: the old release cannot insert rows any more"
         yield Finding(MigrationPhase.BREAKING, str(key), why)
-    elif key.kind is EntryKind.CONSTRAINT or (key.kind is EntryKind.INDEX and now.get("unique") == "yes"):
+    elif key.kind in _FORBIDDING or (key.kind is EntryKind.INDEX and now.get("unique") == "yes"):
         why = "is new: rows that the old release writes may be refused"
         yield Finding(MigrationPhase.CONTRACT, str(key), why)
 
@@ -231,7 +239,11 @@ def _changed(change: Change) -> Iterator[Finding]:
             yield Finding(
                 MigrationPhase.CONTRACT, str(key), "is another: it may refuse what the old one took"
             )
-    elif key.kind in (EntryKind.CONSTRAINT, EntryKind.FUNCTION, EntryKind.TRIGGER, EntryKind.TYPE):
+    elif key.kind is EntryKind.TABLE and old.get("security") == now.get("security"):
+        return  # how it is stored
+    elif key.kind is EntryKind.CONSTRAINT and dict(now) == {**old, "validated": "yes"}:
+        return  # new rows were checked before, too
+    elif key.kind in (*_RELIED_ON, EntryKind.TABLE):
         yield Finding(
             MigrationPhase.CONTRACT, str(key), "is another: the old release may rely on what it was"
         )

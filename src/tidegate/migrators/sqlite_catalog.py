@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from tidegate.core.catalogs import Catalog, EntryKey, EntryKind
 from tidegate.migrators import statements
-
-LEDGER_PREFIX = "_tidegate_"
-"""Names of Tidegate's own tables begin like this; nobody's schema has changed when they do."""
+from tidegate.migrators.session import LEDGER_PREFIX
 
 _Entries = dict[EntryKey, Mapping[str, str]]
 _ORIGINS = {"u": "unique", "pk": "primary key"}

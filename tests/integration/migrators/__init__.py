@@ -1,0 +1,1 @@
+"""Migrations on real databases: SQLite, and every PostgreSQL of this machine."""
