@@ -85,6 +85,15 @@ class SqlMigration:
         return int(self.id.partition("_")[0])
 
 
+def script_of(name: str, body: str) -> Script:
+    """A script that was kept, e.g. in a ledger; `name`: for messages. Raises MigrationError."""
+    problems: list[Problem] = []
+    found = _parsed(name, body, frozenset(_READERS), problems)
+    if found is None:
+        raise MigrationError(tuple(problems))
+    return found.script
+
+
 def read(folder: Path) -> tuple[SqlMigration, ...]:
     """The migrations of a folder, in order.
 
@@ -202,12 +211,20 @@ class _Read:
 
 def _read_script(path: Path, allowed: frozenset[str], problems: list[Problem]) -> _Read | None:
     """A file, or None and what is wrong with it."""
+    try:
+        return _parsed(path.name, _body(path), allowed, problems)
+    except scalars.Mistake as mistake:
+        problems.append(Problem(path.name, *_told(mistake)))
+        return None
+
+
+def _parsed(name: str, body: str, allowed: frozenset[str], problems: list[Problem]) -> _Read | None:
+    """A script, or None and what is wrong with it."""
     known = len(problems)
     try:
-        body = _body(path)
         found = tuple(statements.split(body))
-    except (scalars.Mistake, statements.UnfinishedError) as error:
-        problems.append(Problem(path.name, str(error), getattr(error, "hint", "")))
+    except statements.UnfinishedError as error:
+        problems.append(Problem(name, str(error)))
         return None
     if not found:
         hint = (
@@ -215,10 +232,10 @@ def _read_script(path: Path, allowed: frozenset[str], problems: list[Problem]) -
             if "phase" not in allowed
             else ""
         )
-        problems.append(Problem(path.name, "has no statement", hint))
-    problems += [Problem(path.name, *_told(mistake)) for mistake in _unfit(found)]
+        problems.append(Problem(name, "has no statement", hint))
+    problems += [Problem(name, *_told(mistake)) for mistake in _unfit(found)]
     head = found[0].line if found else body.count("\n") + 2
-    directives = _directives(path.name, body, (head, allowed), problems)
+    directives = _directives(name, body, (head, allowed), problems)
     if len(problems) > known:
         return None
     script = Script(
