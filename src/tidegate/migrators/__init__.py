@@ -8,6 +8,7 @@ databases          the session for an address
 ledger             Tidegate's own tables in the database of an app
 runner             runs scripts, each exactly once
 worker             the process that does
+trials             tries them out on a copy: scratch (the copy), seeds (its rows)
 
 Which of them runs when is decided in `core.migrations`, what a change of the schema means in `core.catalogs`,
 what follows from the ledger in `core.ledgers`.

@@ -20,6 +20,7 @@ from tidegate.migrators.sqlite import SqliteSession
 LOCK_WAIT_S: Final = 600.0
 """Another runner may have a long script."""
 
+_DATABASE: Final = re.compile(r"(?P<server>^[a-z0-9+_]+://[^/?]*)(/[^?]*)?")
 _SCHEME: Final = re.compile(r"(?P<engine>[a-z0-9]+)(\+[a-z0-9_]+)?://")
 
 
@@ -49,6 +50,11 @@ def open_session(url: str, *, lock: str, clock: ports.Clock, wait_s: float = LOC
         else "The address of the database is none.",
         hint="Known are postgresql://user@host/name and sqlite:////absolute/path.",
     )
+
+
+def address_of(url: str, *, database: str) -> str:
+    """Of another database on the same PostgreSQL server, for the same role."""
+    return _DATABASE.sub(rf"\g<server>/{database}", url, count=1)
 
 
 def _file(url: str) -> Path:

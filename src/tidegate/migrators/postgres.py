@@ -29,14 +29,16 @@ from psycopg.errors import (
 
 from tidegate import errors, ports
 from tidegate.core.catalogs import Catalog, EntryKind
+from tidegate.core.trials import Contents, Rows
 from tidegate.migrators import postgres_catalog
-from tidegate.migrators.session import Contents, Limits, Row, Rows
+from tidegate.migrators.session import Limits, Row
 
 CONNECT_TIMEOUT_S: Final = 10
 POLL_S: Final = 0.25
 _PROBES: Final = 5
 _LOST: Final = ("08", "57P")
 """Classes of SQLSTATE (PostgreSQL manual, appendix A): connection exceptions, the server going down."""
+_SCHEME: Final = re.compile(r"^[a-z0-9]+(\+[a-z0-9_]+)?://")
 _NAMED: Final = re.compile(r":([a-z_]+)")
 
 
@@ -191,7 +193,13 @@ class PostgresSession:
     def _position_of(self, sequence: str) -> Rows:
         query = composed.SQL("SELECT last_value, is_called FROM {}").format(_identifier(sequence))
         last, called = self._connection.execute(query).fetchone() or (0, False)
-        return Rows(count=1, digest=f"{last} {called}")
+        return Rows(count=1, digest="", position=2 * int(last) + int(called))
+
+
+def variables_of(url: str) -> dict[str, str]:
+    """The address as environment variables of libpq, for its programs."""
+    options = psycopg.pq.Conninfo.parse(_SCHEME.sub("postgresql://", url).encode())
+    return {one.envvar.decode(): one.val.decode() for one in options if one.envvar and one.val}
 
 
 def _identifier(name: str) -> composed.Identifier:

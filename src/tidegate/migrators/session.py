@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from tidegate.core.catalogs import Catalog
+from tidegate.core.trials import Contents
 
 LEDGER_PREFIX: Final = "_tidegate_"
 """Of the names of Tidegate's own tables in the database; nobody's schema has changed when they do."""
@@ -32,21 +33,6 @@ class Limits:
     """Waiting for one lock."""
     statement_s: float = STATEMENT_TIMEOUT_S
     """All of one statement."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """What a table holds, so that two moments can be compared."""
-
-    count: int
-    digest: str
-    """Of all rows, whatever their order: equal for equal rows in columns of the same names."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """The same of each column alone, to name the one that differs."""
-
-
-Contents = Mapping[str, Rows]
-"""By table."""
 
 
 class Session(Protocol):

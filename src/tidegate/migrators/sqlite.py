@@ -20,8 +20,9 @@ from typing import Final
 
 from tidegate import errors
 from tidegate.core.catalogs import Catalog, EntryKind
+from tidegate.core.trials import Contents, Rows
 from tidegate.migrators import sqlite_catalog
-from tidegate.migrators.session import LOCK_TIMEOUT_S, Contents, Limits, Row, Rows
+from tidegate.migrators.session import LOCK_TIMEOUT_S, Limits, Row
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _STEPS: Final = 10_000
