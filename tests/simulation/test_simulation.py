@@ -75,6 +75,8 @@ MINIMUMS = {
 #: What has broken an invariant in a long run, rarely: most found a rule, of the loop or of a checker, that
 #: did not know how old a look or a state can be.
 BROKE_ONCE = (
+    (24122, "reboot"),  # after a reset, a server got the name of a worker that had been stopped before it
+    (24512, "swarm"),  # the same
     (109029, "swarm"),  # readiness of a standby that was taken over, seen 6 s late
     (113720, "clock"),  # the machine was suspended right after a look
     (120968, "stale"),  # a new leader was shown once more what had been committed as seen

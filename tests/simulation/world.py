@@ -173,18 +173,29 @@ class World:
             checker.on_apply(group)
         self.note(f"start {group.id}")
         self.runtime.apply(group, key="")
+        # After a reset of the machine a port is handed out anew: whoever has it now was not stopped.
+        self.stopped_servers -= {(group.key, name) for name in self._server_names(group.id)}
 
     def land_remove(self, group_id: str) -> None:
-        app, environment, placement, _ = group_id.split(".")
+        app, environment, _, _ = group_id.split(".")
         key = model.EnvironmentKey(app=app, environment=environment)
         for checker in self.checkers:
             checker.on_remove(key, group_id)
         self.note(f"stop {group_id}")
+        self.stopped_servers |= {(key, name) for name in self._server_names(group_id)}
         for instance in self.runtime.instances(group_id):
             if instance.port is not None:
-                self.stopped_servers.add((key, f"p{placement}-{instance.index}-{instance.port}"))
                 self.router.cut_address(instance.port)
         self.runtime.remove(group_id, key="")
+
+    def _server_names(self, group_id: str) -> set[str]:
+        """Of its instances, as the router names them."""
+        placement = group_id.split(".")[2]
+        return {
+            f"p{placement}-{instance.index}-{instance.port}"
+            for instance in self.runtime.instances(group_id)
+            if instance.port is not None
+        }
 
     def land_routes(self, table: model.RouteTable) -> None:
         """Raises what the router raises, with what was done until then shown to the checkers."""
