@@ -16,7 +16,7 @@ from bench import machine, report
 from tidegate import errors
 
 #: In the order in which they run, and stand on the page.
-PARTS: Final = ("rollouts", "flip", "router", "telemetry", "kills", "store", "loop")
+PARTS: Final = ("rollouts", "flip", "router", "telemetry", "kills", "store", "loop", "locks")
 
 
 def main(arguments: list[str]) -> int:

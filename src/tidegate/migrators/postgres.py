@@ -39,6 +39,21 @@ _PROBES: Final = 5
 _LOST: Final = ("08", "57P")
 """Classes of SQLSTATE (PostgreSQL manual, appendix A): connection exceptions, the server going down."""
 _SCHEME: Final = re.compile(r"^[a-z0-9]+(\+[a-z0-9_]+)?://")
+LONG_S: Final = 0.5
+"""A transaction of an app is over by then; a report, a backup, a forgotten console are not."""
+_BLOCKERS: Final = """
+    SELECT a.pid, a.application_name,
+           pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start)
+    FROM pg_catalog.pg_stat_activity a
+    WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+    AND a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %s)
+    AND EXISTS (
+        SELECT FROM pg_catalog.pg_locks l
+        WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation' AND l.relation >= 16384
+    )
+    ORDER BY a.xact_start
+"""
+"""Relations below 16384 are the server's own (FirstNormalObjectId in its access/transam.h)."""
 _NAMED: Final = re.compile(r":([a-z_]+)")
 
 
@@ -111,6 +126,11 @@ class PostgresSession:
     def catalog(self) -> Catalog:
         with _told(), self._bare_search_path():
             return postgres_catalog.read(self._ask)
+
+    def blockers(self) -> tuple[str, ...]:
+        with _told():
+            found = self._connection.execute(_BLOCKERS, (LONG_S,)).fetchall()
+        return tuple(f"{name or 'somebody'} (process {pid}, for {round(s)} s)" for pid, name, s in found)
 
     def contents(self) -> Contents:
         found = self.catalog()

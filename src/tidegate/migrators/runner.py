@@ -6,8 +6,8 @@ can has a transaction of its own with the count of what is finished; of one that
 CONCURRENTLY) the ledger says first that it is about to run, and after a crash the schema shows what became of
 it. What the schema does not show, the verify script or a person says; nothing is forced.
 
-A lock that is not to be had is waited for outside of any transaction, in short tries: whoever waits inside
-one makes all others wait too.
+Whoever waits for a lock inside of a transaction makes everybody behind them wait too. So the first tries are
+very short, and who holds locks for long (a report, a backup) is waited for outside of any transaction.
 
 Neighbours: `session` (the connection), `ledger` (the rows), `core.ledgers` (what follows from them).
 """
@@ -32,8 +32,14 @@ from tidegate.migrators.statements import Statement
 
 LOCK_WAIT_S: Final = 60.0
 """A script gives up when its locks were not to be had for so long; nothing of it has happened then."""
+LOCK_FIRST_S: Final = 0.01
+"""Of the first try; each has twice as long as the one before, up to what the script allows."""
 PAUSE_MIN_S: Final = 0.1
 PAUSE_MAX_S: Final = 2.0
+LET_PASS_S: Final = 10.0
+"""Who holds locks for longer may hold others than those that are needed."""
+LOOK_S: Final = 0.05
+"""Between two looks at who holds locks for long."""
 
 Result = TypeVar("Result")
 
@@ -102,7 +108,7 @@ class Runner:
 
         Raises SchemaError: it is another environment's, was edited, or is a newer Tidegate's; DatabaseError.
         """
-        self._patiently(lambda: self._ledger.make(self.app, self.environment))
+        self._patiently(lambda _: self._ledger.make(self.app, self.environment))
         return self.look()
 
     def look(self) -> Standing:
@@ -132,11 +138,11 @@ class Runner:
         left it, the script was edited, a statement is in doubt, or it did more than its phase allows.
         """
         action = self._up_at_once if migration.up.transaction else self._up_stepwise
-        return self._watched(migration.id, author, lambda: action(migration, author))
+        return self._watched(migration.id, author, lambda wait_s: action(migration, author, wait_s))
 
-    def _up_at_once(self, migration: SqlMigration, author: Author) -> bool:
+    def _up_at_once(self, migration: SqlMigration, author: Author, wait_s: float) -> bool:
         began = self.clock.monotonic()
-        with self.session.transaction(_limits(migration.up)):
+        with self.session.transaction(_limits(migration.up, wait_s)):
             row = self._row(migration.id)
             if row is not None:
                 _refuse_half(row)
@@ -171,11 +177,11 @@ class Runner:
             )
         script = scripts.script_of(f"{id_}.down.sql", row.down)
         action = self._down_at_once if script.transaction else self._down_stepwise
-        return self._watched(id_, author, lambda: action(id_, script, author))
+        return self._watched(id_, author, lambda wait_s: action((id_, script), author, wait_s))
 
-    def _down_at_once(self, id_: str, script: Script, author: Author) -> bool:
-        began = self.clock.monotonic()
-        with self.session.transaction(_limits(script)):
+    def _down_at_once(self, revert: tuple[str, Script], author: Author, wait_s: float) -> bool:
+        began, (id_, script) = self.clock.monotonic(), revert
+        with self.session.transaction(_limits(script, wait_s)):
             row = self._row(id_)
             if row is None:
                 return False
@@ -196,7 +202,7 @@ class Runner:
     # --- statement by statement --------------------------------------------------------------------
     # Each piece looks at the row again in its own transaction: on SQLite others may be at it too.
 
-    def _up_stepwise(self, migration: SqlMigration, author: Author) -> bool:
+    def _up_stepwise(self, migration: SqlMigration, author: Author, wait_s: float) -> bool:
         began = self.clock.monotonic()
         with self.session.transaction(Limits()):
             row = self._row(migration.id)
@@ -209,7 +215,7 @@ class Runner:
             elif row.state is RowState.REVERTING:
                 _refuse_half(row)
             self._edited_on(row, migration)
-        self._steps(migration.id, migration.up, migration.verify)
+        self._steps(migration.id, migration.up, migration.verify, wait_s)
         with self.session.transaction(Limits()):
             row = self._row(migration.id)
             if row is None or row.state is not RowState.APPLYING:
@@ -232,8 +238,8 @@ class Runner:
         down = migration.down.body if migration.down else ""
         self._ledger.change(replace(row, up=migration.up.body, down=down))
 
-    def _down_stepwise(self, id_: str, script: Script, author: Author) -> bool:
-        began = self.clock.monotonic()
+    def _down_stepwise(self, revert: tuple[str, Script], author: Author, wait_s: float) -> bool:
+        began, (id_, script) = self.clock.monotonic(), revert
         with self.session.transaction(Limits()):
             row = self._row(id_)
             if row is None:
@@ -243,7 +249,7 @@ class Runner:
             if row.state is RowState.APPLIED:
                 fingerprint = self._undrifted().fingerprint
                 self._ledger.change(replace(row, state=RowState.REVERTING, done=0, fp_now=fingerprint))
-        self._steps(id_, script, None)
+        self._steps(id_, script, None, wait_s)
         with self.session.transaction(Limits()):
             row = self._row(id_)
             if row is None or row.state is not RowState.REVERTING:
@@ -251,7 +257,7 @@ class Runner:
             self._reverted(row, author, began)
         return True
 
-    def _steps(self, id_: str, script: Script, verify: Script | None) -> None:
+    def _steps(self, id_: str, script: Script, verify: Script | None, wait_s: float) -> None:
         """The statements of a script that are not finished, one after the other."""
         while (row := self._row(id_)) is not None and row.unfinished and row.done < len(script.statements):
             statement = script.statements[row.done]
@@ -259,7 +265,7 @@ class Runner:
             if row.doubtful:
                 self._settle(row, statement, verify)
             else:
-                self._step(row, statement, _limits(script))
+                self._step(row, statement, _limits(script, wait_s))
 
     def _step(self, row: LedgerRow, statement: Statement, limits: Limits) -> None:
         try:
@@ -276,7 +282,7 @@ class Runner:
             row = self._ledger.change(replace(row, doubtful=True))
         try:
             with _located(row.id, statement):
-                self.session.run_alone(statement.text, limits)
+                self.session.run_alone(statement.text, _alone(statement, limits))
         except errors.LostDatabaseError:
             raise
         except errors.DatabaseError:
@@ -322,7 +328,7 @@ class Runner:
     def _verified(self, verify: Script) -> bool:
         """None of its statements fails, and the last one gives rows."""
         try:
-            with self.session.transaction(_limits(verify)):
+            with self.session.transaction(_limits(verify, LOCK_TIMEOUT_S)):
                 *first, last = verify.statements
                 for one in first:
                     self.session.run(one.text)
@@ -433,7 +439,7 @@ class Runner:
             LedgerEvent(app=self.app, id=id_, what=what, detail=detail, by=author.by, at=self.clock.now())
         )
 
-    def _watched(self, id_: str, author: Author, action: Callable[[], bool]) -> bool:
+    def _watched(self, id_: str, author: Author, action: Callable[[float], bool]) -> bool:
         """With patience; and write down that a script failed, if the database still listens."""
         try:
             return self._patiently(action, id_)
@@ -444,22 +450,35 @@ class Runner:
                 self._tell(id_, "failed", author, error.message)
             raise
 
-    def _patiently(self, action: Callable[[], Result], id_: str = "") -> Result:
-        """Again and again while somebody holds a lock that it needs. Raises BusyDatabaseError at the end."""
+    def _patiently(self, action: Callable[[float], Result], id_: str = "") -> Result:
+        """Again and again while somebody holds a lock that it needs; `action` is told how long it may wait.
+
+        Raises BusyDatabaseError: not in all the time.
+        """
         deadline = self.clock.monotonic() + self.lock_wait_s
-        pause_s = PAUSE_MIN_S
+        wait_s, pause_s = LOCK_FIRST_S, PAUSE_MIN_S
         while True:
             try:
-                return action()
+                return action(wait_s)
             except errors.BusyDatabaseError as error:
                 if self.clock.monotonic() >= deadline:
                     raise errors.BusyDatabaseError(
                         f"{error.message} It was tried for {self.lock_wait_s:.0f} s.",
-                        hint="A long report, a backup? Try again when they have ended: nothing has happened.",
+                        hint=_suspects(self.session.blockers()),
                     ) from error
                 self.tell(Progress(id=id_, statement=0, statements=0, waits=error.message))
             self.clock.sleep(pause_s * (0.5 + self.jitter()))
-            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+            self._let_pass(id_, min(deadline, self.clock.monotonic() + LET_PASS_S))
+            wait_s, pause_s = wait_s * 2, min(pause_s * 2, PAUSE_MAX_S)
+
+    def _let_pass(self, id_: str, deadline: float) -> None:
+        """Wait until nobody holds locks for long any more: a try before that would only hold up others."""
+        told: tuple[str, ...] = ()
+        while (found := self.session.blockers()) and self.clock.monotonic() < deadline:
+            if not told:
+                self.tell(Progress(id=id_, statement=0, statements=0, waits=", ".join(found)))
+            told = found
+            self.clock.sleep(LOOK_S)
 
 
 def offered(migration: SqlMigration) -> Offered:
@@ -473,11 +492,23 @@ def offered(migration: SqlMigration) -> Offered:
     )
 
 
-def _limits(script: Script) -> Limits:
+def _limits(script: Script, wait_s: float) -> Limits:
+    """`wait_s`: for a lock in this try, if the script allows as much."""
     return Limits(
-        lock_s=script.lock_timeout_s or LOCK_TIMEOUT_S,
+        lock_s=min(script.lock_timeout_s or LOCK_TIMEOUT_S, wait_s),
         statement_s=script.statement_timeout_s or STATEMENT_TIMEOUT_S,
     )
+
+
+def _suspects(blockers: tuple[str, ...]) -> str:
+    if not blockers:
+        return "Nothing of it has happened. Try again when the database has less to do."
+    return f"Nothing of it has happened. Long in a transaction: {', '.join(blockers)}."
+
+
+def _alone(statement: Statement, limits: Limits) -> Limits:
+    """What runs CONCURRENTLY holds up nobody while it waits, and has much to undo when it gives up."""
+    return replace(limits, lock_s=limits.statement_s) if "CONCURRENTLY" in statement.words else limits
 
 
 def _phase(migration: SqlMigration, before: catalogs.Catalog, after: catalogs.Catalog) -> MigrationPhase:

@@ -18,8 +18,7 @@ LEDGER_PREFIX: Final = "_tidegate_"
 """Of the names of Tidegate's own tables in the database; nobody's schema has changed when they do."""
 
 LOCK_TIMEOUT_S: Final = 0.1
-"""A statement that waits for a lock makes everybody behind it wait too. Measured: with 100 ms and new tries
-the users of a busy table notice nothing, with seconds they do."""
+"""At most. A statement that waits for a lock makes everybody behind it wait too (bench/locks.py)."""
 STATEMENT_TIMEOUT_S: Final = 60.0
 
 Row = tuple[Any, ...]
@@ -63,6 +62,9 @@ class Session(Protocol):
 
     def catalog(self) -> Catalog:
         """The schema, the open transaction's changes included."""
+
+    def blockers(self) -> tuple[str, ...]:
+        """Whoever has been in a transaction with locks on tables for long, as people know them."""
 
     def contents(self) -> Contents:
         """All rows of all tables. Reads everything: for scratch databases."""

@@ -93,6 +93,9 @@ class SqliteSession:
         with _told():
             return sqlite_catalog.read(self._connection)
 
+    def blockers(self) -> tuple[str, ...]:
+        return ()  # SQLite does not tell
+
     def contents(self) -> Contents:
         found = self.catalog()
         tables = sorted(key.name for key in found.entries if key.kind is EntryKind.TABLE)

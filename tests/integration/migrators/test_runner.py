@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.migrators.conftest import Database
 from tests.support.migrations import NO_TRANSACTION, made
+from tests.support.tide import wait_for
 from tidegate import errors
 from tidegate.clock import SystemClock
 from tidegate.core.ledgers import RowState
@@ -247,6 +248,47 @@ def test_lock_is_waited_for_in_short_tries(database: Database, tmp_path: Path) -
         holder.join()
     assert any("lock" in progress.waits for progress in told)
     assert told[-1] == Progress(id="0002_email", statement=1, statements=1)
+
+
+def test_long_report_is_let_pass_without_a_try_in_between(pg: Database, tmp_path: Path) -> None:
+    """Each try would hold up everybody behind it; who is waited for is named."""
+    assert pg.server is not None
+    told: list[Progress] = []
+    users, email = made(tmp_path / "m", USERS, EMAIL)
+    with closing(pg.open()) as session:
+        run = runner(session, wait_s=20.0)
+        run.open()
+        run.up(users, ME)
+        run.tell = told.append
+        name = pg.url.rpartition("@/")[2].partition("?")[0]
+        with pg.server.connect(name) as report:
+            report.execute("SET application_name = 'report'")
+            report.execute("BEGIN")
+            report.execute("SELECT count(*) FROM users")
+            ending = threading.Timer(2.0, lambda: report.execute("COMMIT"))
+            ending.start()
+            assert run.up(email, ME)
+            ending.join()
+    assert len([one for one in told if "report (process " in one.waits]) == 1
+    # Before half a second is over nobody knows that the report is long.
+    assert sum(1 for one in told if one.statement) <= 6
+
+
+def test_who_holds_other_locks_for_long_does_not_stop_a_script(pg: Database, tmp_path: Path) -> None:
+    """A forgotten console in a transaction, that has nothing to do with it."""
+    assert pg.server is not None
+    users, email = made(tmp_path / "m", USERS, EMAIL)
+    with closing(pg.open()) as session:
+        by_hand(session, "CREATE TABLE other (x integer)")
+        run = runner(session)
+        run.open()
+        run.adopt(ME, "for the test")
+        run.up(users, ME)
+        name = pg.url.rpartition("@/")[2].partition("?")[0]
+        with pg.server.connect(name) as console, console.transaction():
+            console.execute("SELECT count(*) FROM other")
+            wait_for(session.blockers)
+            assert run.up(email, ME)
 
 
 def test_squashed_migrations_count_as_applied_where_their_parts_are(run: Runner, tmp_path: Path) -> None:
