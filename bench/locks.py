@@ -174,7 +174,7 @@ def _migrate(url: str, folder: Path, lock_s: float, seen: Seen) -> None:
         (migration,) = migrations.made(
             folder / str(n), ("note", f"{ADD.format(n=n)};", f"{DROP.format(n=n)};")
         )
-        with closing(open_session(url, lock="bench", clock=SystemClock())) as session:
+        with closing(open_session(url, clock=SystemClock())) as session:
             runner = Runner(
                 session=session,
                 app="bench",

@@ -7,7 +7,6 @@ PostgreSQL refuses to run as root: then it runs as `nobody`.
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ import psycopg
 
 from tests.support.tide import wait_for
 
-_COUNTER = itertools.count(1)
+APP: Final = "app"
 _NOBODY: Final[dict[str, Any]] = (
     {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
 )
@@ -71,6 +70,8 @@ class Server:
             shutil.chown(self.data, _NOBODY["user"])
         self._run("initdb", "-D", self.data, "-U", "owner", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
         self.start()
+        with self.connect("postgres") as connection:
+            connection.execute(f"CREATE DATABASE {APP} TEMPLATE template0")
 
     def start(self) -> None:
         """Also after `crash`: then it recovers first."""
@@ -114,11 +115,20 @@ class Server:
         return psycopg.connect(self.url(database), autocommit=True)
 
     def database(self) -> str:
-        """An empty one; its name."""
-        name = f"db{next(_COUNTER)}"
-        with self.connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        return name
+        """Empty; its name. The same one each time: a new one would copy a thousand files, and delete them."""
+        with self.connect(APP) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            found = connection.execute(
+                "SELECT quote_ident(nspname) FROM pg_namespace "
+                "WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
+            ).fetchall()
+            for (schema,) in found:
+                connection.execute(f"DROP SCHEMA {schema} CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return APP
 
     def crash(self) -> None:
         """SIGQUIT: the server ends at once, and has to recover."""

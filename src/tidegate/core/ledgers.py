@@ -94,8 +94,6 @@ class Offered:
     id: str
     number: int
     up: str
-    statements: tuple[str, ...]
-    """Of the up script."""
     replaces: tuple[str, ...] = ()
 
 

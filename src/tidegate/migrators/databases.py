@@ -24,8 +24,8 @@ _DATABASE: Final = re.compile(r"(?P<server>^[a-z0-9+_]+://[^/?]*)(/[^?]*)?")
 _SCHEME: Final = re.compile(r"(?P<engine>[a-z0-9]+)(\+[a-z0-9_]+)?://")
 
 
-def open_session(url: str, *, lock: str, clock: ports.Clock, wait_s: float = LOCK_WAIT_S) -> Session:
-    """Connect, with the lock of that name where the engine has locks.
+def open_session(url: str, *, clock: ports.Clock, wait_s: float = LOCK_WAIT_S) -> Session:
+    """Connect, with the lock of whoever runs migrations where the engine has locks.
 
     Raises SchemaError: no address, or of an engine that is not known; MissingProgramError: its library is
     not installed; DatabaseError.
@@ -43,7 +43,7 @@ def open_session(url: str, *, lock: str, clock: ports.Clock, wait_s: float = LOC
                 hint="Install it into the environment of `tide`: pip install 'tidegate[postgres]'.",
             ) from error
         address = f"postgresql://{url[match.end() :]}"
-        return PostgresSession(address, lock=lock, clock=clock, wait_s=wait_s)
+        return PostgresSession(address, clock=clock, wait_s=wait_s)
     raise errors.SchemaError(
         f"The address of the database begins with {ascii(engine)[1:-1] or 'no scheme'}, which is not known."
         if match

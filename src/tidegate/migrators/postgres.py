@@ -35,6 +35,8 @@ from tidegate.migrators.session import Limits, Row
 
 CONNECT_TIMEOUT_S: Final = 10
 POLL_S: Final = 0.25
+_KEY: Final = int.from_bytes(hashlib.sha256(b"tidegate migrations").digest()[:8], signed=True)
+"""Of the advisory lock, which counts in one database: apps that share it share its schema too."""
 _PROBES: Final = 5
 _LOST: Final = ("08", "57P")
 """Classes of SQLSTATE (PostgreSQL manual, appendix A): connection exceptions, the server going down."""
@@ -62,8 +64,8 @@ class PostgresSession:
 
     engine: Final = "postgresql"
 
-    def __init__(self, url: str, *, lock: str, clock: ports.Clock, wait_s: float) -> None:
-        """Connects, and waits for the lock of that name.
+    def __init__(self, url: str, *, clock: ports.Clock, wait_s: float) -> None:
+        """Connects, and waits for the lock.
 
         Raises DatabaseError: no such server, database or role; a pooler; BusyDatabaseError: somebody else had
         the lock for all of `wait_s` seconds.
@@ -78,7 +80,7 @@ class PostgresSession:
             )
         try:
             self._refuse_poolers()
-            self._lock(lock, clock, wait_s)
+            self._lock(clock, wait_s)
         except BaseException:
             self.close()
             raise
@@ -155,12 +157,11 @@ class PostgresSession:
                 hint="Give migrations the address of PostgreSQL itself; the app may go on using the pooler.",
             )
 
-    def _lock(self, name: str, clock: ports.Clock, wait_s: float) -> None:
-        key = int.from_bytes(hashlib.sha256(f"tidegate {name}".encode()).digest()[:8], signed=True)
+    def _lock(self, clock: ports.Clock, wait_s: float) -> None:
         deadline = clock.monotonic() + wait_s
         while True:
             with _told():
-                (got,) = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone() or (
+                (got,) = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (_KEY,)).fetchone() or (
                     0,
                 )
             if got:

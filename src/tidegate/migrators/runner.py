@@ -15,7 +15,7 @@ Neighbours: `session` (the connection), `ledger` (the rows), `core.ledgers` (wha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -123,6 +123,16 @@ class Runner:
             )
         mine = tuple(row for row in ledgers.standing(opened.rows) if row.app == self.app)
         return Standing(opened=opened, applied=mine, fingerprint=self.session.catalog().fingerprint)
+
+    def check(self, migrations: Iterable[SqlMigration]) -> None:
+        """Whether a release's migrations follow on what is applied. Raises MigrationError."""
+        rows = [row for row in self.look().opened.rows if row.app == self.app]
+        offered = [
+            Offered(id=one.id, number=one.number, up=one.up.body, replaces=one.replaces) for one in migrations
+        ]
+        found = ledgers.mismatches(offered, rows)
+        if found:
+            raise errors.MigrationError(tuple(errors.Problem(one.id, one.what, one.todo) for one in found))
 
     def events(self, count: int = 50) -> tuple[LedgerEvent, ...]:
         """What happened to the schema, the newest first."""
@@ -479,17 +489,6 @@ class Runner:
                 self.tell(Progress(id=id_, statement=0, statements=0, waits=", ".join(found)))
             told = found
             self.clock.sleep(LOOK_S)
-
-
-def offered(migration: SqlMigration) -> Offered:
-    """As the ledger compares it."""
-    return Offered(
-        id=migration.id,
-        number=migration.number,
-        up=migration.up.body,
-        statements=tuple(one.text for one in migration.up.statements),
-        replaces=migration.replaces,
-    )
 
 
 def _limits(script: Script, wait_s: float) -> Limits:

@@ -56,7 +56,7 @@ def copied(original: Session, url: str, clock: ports.Clock) -> Iterator[Session]
 def _sqlite(original: Session, clock: ports.Clock) -> Iterator[Session]:
     with (
         tempfile.TemporaryDirectory(prefix="tide-scratch-") as folder,
-        closing(open_session(f"sqlite:///{folder}/scratch.db", lock="scratch", clock=clock)) as session,
+        closing(open_session(f"sqlite:///{folder}/scratch.db", clock=clock)) as session,
     ):
         with session.transaction(Limits()):
             for (statement,) in original.rows(_SCHEMA):
@@ -76,7 +76,7 @@ def _postgres(original: Session, url: str, clock: ports.Clock) -> Iterator[Sessi
             hint="The role of the test environment's database needs the right CREATEDB.",
         ) from error
     try:
-        with closing(open_session(address_of(url, database=name), lock="scratch", clock=clock)) as session:
+        with closing(open_session(address_of(url, database=name), clock=clock)) as session:
             session.run_alone(schema, Limits())
             session.run_alone("RESET ALL", Limits())
             yield session

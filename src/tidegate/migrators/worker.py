@@ -72,9 +72,7 @@ def work(order: Order, say: Say) -> list[str]:
     clock = SystemClock()
     for attempt in range(RECONNECTS_MAX + 1):
         try:
-            with closing(
-                open_session(order.url, lock=order.app, clock=clock, wait_s=order.runner_wait_s)
-            ) as session:
+            with closing(open_session(order.url, clock=clock, wait_s=order.runner_wait_s)) as session:
                 runner = Runner(
                     session=session,
                     app=order.app,
@@ -85,6 +83,7 @@ def work(order: Order, say: Say) -> list[str]:
                     tell=lambda progress: say({"progress": _told(progress)}),
                 )
                 runner.open()
+                runner.check(migrations.values())
                 ran = (step for step in order.steps if _step(runner, step, migrations, order))
                 done.extend(f"{step.id} {step.direction}" for step in ran)
                 return done

@@ -24,7 +24,7 @@ class Database:
 
     def open(self, wait_s: float = 5.0) -> Session:
         """A connection, with the lock."""
-        return open_session(self.url, lock="shop", clock=SystemClock(), wait_s=wait_s)
+        return open_session(self.url, clock=SystemClock(), wait_s=wait_s)
 
 
 class Servers:

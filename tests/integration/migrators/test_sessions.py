@@ -178,7 +178,7 @@ def test_connection_that_is_cut_is_told(pg: Database) -> None:
 def test_address_that_leads_nowhere_is_told_without_its_password(url: str, told: str) -> None:
     """What is wrong with it, not what it is."""
     with pytest.raises(errors.TidegateError, match=told) as refused:
-        open_session(url, lock="shop", clock=SystemClock())
+        open_session(url, clock=SystemClock())
     assert "hunter2" not in str(refused.value)
 
 
@@ -186,12 +186,12 @@ def test_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     """Before anything is written to it."""
     (tmp_path / "app.db").write_text("these are my notes, not a database" * 100)
     with pytest.raises(errors.DatabaseError, match="not a database"):
-        open_session(f"sqlite:///{tmp_path}/app.db", lock="shop", clock=SystemClock())
+        open_session(f"sqlite:///{tmp_path}/app.db", clock=SystemClock())
 
 
 def test_rebuilt_table_keeps_the_rows_that_refer_to_it(tmp_path: Path) -> None:
     """SQLite would delete them with the old table; a script that loses some is refused at its end."""
-    with closing(open_session(f"sqlite:///{tmp_path}/app.db", lock="shop", clock=SystemClock())) as session:
+    with closing(open_session(f"sqlite:///{tmp_path}/app.db", clock=SystemClock())) as session:
         run(
             session,
             "CREATE TABLE a (x integer PRIMARY KEY)",

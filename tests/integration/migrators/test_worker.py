@@ -76,6 +76,23 @@ def test_error_is_told_with_its_place_and_status(database: Database, folder: Pat
     assert (status, said[-1]["error"]["kind"]) == (2, "migration")
 
 
+def test_migrations_that_do_not_follow_on_what_is_applied_are_all_told(
+    database: Database, folder: Path, tmp_path: Path
+) -> None:
+    """An edited script, and one that comes before others: nothing runs."""
+    assert work(order(database, folder, "0001_users up"))[0] == 0
+    (folder / "0001_users.up.sql").write_text("CREATE TABLE users (id integer, name text);")
+    (folder / "0000_first.up.sql").write_text("CREATE TABLE first (x integer);")
+    (folder / "0000_first.down.sql").write_text("DROP TABLE first;")
+    status, said = work(order(database, folder, "0000_first up"))
+    told = said[-1]["error"]["message"]
+    assert (status, said[-1]["error"]["kind"]) == (2, "migration")
+    assert "0000_first: comes before 0001_users, which is applied already" in told
+    assert "0001_users: is not the script that was applied" in told
+    with closing(database.open()) as session:
+        assert session.rows("SELECT * FROM users") == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("text", "places"),
     [

@@ -22,7 +22,7 @@ def row(seq: int, id_: str, state: RowState = RowState.APPLIED, up: str = "SELEC
 
 
 def offer(id_: str, up: str = "SELECT 1;", replaces: tuple[str, ...] = ()) -> Offered:
-    return Offered(id=id_, number=int(id_[:4]), up=up, statements=(up,), replaces=replaces)
+    return Offered(id=id_, number=int(id_[:4]), up=up, replaces=replaces)
 
 
 def told(offered: list[Offered], rows: list[LedgerRow]) -> list[tuple[str, str]]:
