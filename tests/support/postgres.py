@@ -55,14 +55,34 @@ def version(folder: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in told.stdout.split()[2].split(".")[:1])
 
 
+def _for_nobody(programs: Path, root: Path) -> Path:
+    """The programs, where an unprivileged user may run them: a checkout may be where only root can look."""
+    if not _NOBODY or _runs(programs):
+        return programs
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # found by the programs beside the package
+    shutil.copytree(libraries, root / libraries.name)
+    copy = root / package.name / programs.parent.name
+    shutil.copytree(programs.parent, copy, symlinks=True)
+    return copy / "bin"
+
+
+def _runs(programs: Path) -> bool:
+    try:
+        done = subprocess.run([programs / "initdb", "--version"], capture_output=True, check=False, **_NOBODY)
+    except PermissionError:
+        return False
+    return done.returncode == 0
+
+
 class Server:
     """Running from the constructor on, until `close`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder`: of its programs; the first of `programs` by default."""
-        self.programs = folder or programs()[0]
         self.root = Path(tempfile.mkdtemp(prefix="tide-pg-"))
         self.root.chmod(0o755)
+        self.programs = _for_nobody(folder or programs()[0], self.root)
         self.data = self.root / "data"
         self.data.mkdir(mode=0o700)
         if _NOBODY:

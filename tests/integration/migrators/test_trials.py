@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.integration.migrators.conftest import Database
+from tests.integration.migrators.conftest import POSTGRES, Database
 from tests.support.migrations import NO_TRANSACTION, made
 from tidegate import errors
 from tidegate.clock import SystemClock
@@ -23,6 +24,12 @@ BASE = (
     "CREATE TABLE orders (id integer PRIMARY KEY, buyer integer REFERENCES users (id), total numeric(10, 2))",
     "INSERT INTO users VALUES (1, 'real', 42)",
 )
+
+
+@pytest.fixture(autouse=True)
+def _pg_dump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the server, as a machine with migrations has it."""
+    monkeypatch.setenv("PATH", f"{POSTGRES[0]}:{os.environ['PATH']}")
 
 
 def prepared(session: Session, *statements: str) -> None:
