@@ -235,6 +235,10 @@ class RouterError(AdapterError):
     """HAProxy did not do what was asked."""
 
 
+class MigratorError(AdapterError):
+    """A migration could not be begun, or nobody knows what became of it."""
+
+
 class StaleRouteError(RouterError):
     """A newer route is in force; this command came too late and changed nothing."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from tidegate.core import model, roles, series
+from tidegate.core import model, roles, schemas, series
 from tidegate.core.promotions import Pass, PipelineState, Promotion
 from tidegate.core.replay import Replay
 from tidegate.core.sequential import Counted
@@ -80,6 +80,19 @@ class Router(Protocol):
 
     def check(self) -> tuple[Finding, ...]:
         """What on this machine would keep it from working."""
+
+
+class Migrator(Protocol):
+    """Runs migrations, one job of an environment at a time; what was done is in the database's ledger."""
+
+    def apply(self, job: schemas.MigrationJob) -> None:
+        """Begin a job that it does not know; returns at once. Raises MigratorError: it cannot be begun."""
+
+    def observe(self, key: model.EnvironmentKey) -> tuple[schemas.JobStatus, ...]:
+        """Jobs that it knows, for as long as its process lives. Raises MigratorError."""
+
+    def remove(self, key: model.EnvironmentKey, job_id: str) -> None:
+        """Forget a job, and kill it first if it runs; `observe` shows it until it is gone."""
 
 
 class Clock(Protocol):

@@ -6,6 +6,7 @@ A rollout is data. Each tick, `advance` looks at the committed rollout and at th
 most one trigger. What is not in `TRANSITIONS` is illegal: it raises and changes nothing.
 
     queued     waits for a router slot; nothing of it exists in the world
+    migrating  the schema of its database is made ready for it; none of its instances runs
     starting   its instances start in dependency order; no user is exposed
     verifying  all of it is ready; the release's own checks try it before any user is exposed
     shifting   the committed exposure of the stage is on its way into the router
@@ -33,6 +34,8 @@ class Trigger(enum.StrEnum):
     """What can happen to a rollout."""
 
     PLACED = "placed"
+    MIGRATE = "migrate"
+    MIGRATED = "migrated"
     VERIFY = "verify"
     READY = "ready"
     EXPOSED = "exposed"
@@ -45,7 +48,10 @@ class Trigger(enum.StrEnum):
 
 TRANSITIONS: Final[dict[tuple[Phase, Trigger], Phase]] = {
     (Phase.QUEUED, Trigger.PLACED): Phase.STARTING,
+    (Phase.QUEUED, Trigger.MIGRATE): Phase.MIGRATING,
     (Phase.QUEUED, Trigger.ABORT): Phase.ABORTING,
+    (Phase.MIGRATING, Trigger.MIGRATED): Phase.STARTING,
+    (Phase.MIGRATING, Trigger.ABORT): Phase.ABORTING,
     (Phase.STARTING, Trigger.READY): Phase.SHIFTING,
     (Phase.STARTING, Trigger.VERIFY): Phase.VERIFYING,
     (Phase.STARTING, Trigger.ABORT): Phase.ABORTING,

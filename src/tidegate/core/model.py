@@ -16,7 +16,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from tidegate.core import counters, parts, policy, reasons, sequential
+from tidegate.core import counters, migrations, parts, policy, reasons, schemas, sequential
 from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.sequential import Histogram, Plan
 
@@ -34,6 +34,9 @@ Smoke = parts.Smoke
 Verify = parts.Verify
 Approvals = parts.Approvals
 Freeze = parts.Freeze
+Endpoint = parts.Endpoint
+Link = parts.Link
+ForeignLink = parts.ForeignLink
 
 #: Service name of the group that verifies a placement: no service of a manifest can have it.
 VERIFY_SERVICE: Final = "_verify"
@@ -132,6 +135,8 @@ class EnvironmentSpec:
     approvals: Approvals | None = None
     """Before a release may enter; None: nobody is asked."""
     freezes: tuple[Freeze, ...] = ()
+    migrations: schemas.MigrationsUse | None = None
+    """None: the release brings no migrations."""
 
     def service(self, name: str) -> ServiceSpec | None:
         return next((service for service in self.services if service.name == name), None)
@@ -174,41 +179,6 @@ class Role(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Address of an instance that was ready at least once: the router's server."""
-
-    service: str
-    index: int
-    host: str
-    port: int
-    in_rotation: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """Loopback port at which the router serves one service of one slot to the services that need it.
-
-    The caller's own release answers, so that a user sees one version throughout.
-    """
-
-    service: str
-    slot: int
-    port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignLink:
-    """Loopback port at which the router serves a service of another app to an environment of this one.
-
-    The environment of the same name answers with its stable release: who calls is no user of that app.
-    """
-
-    service: str
-    """`app/service`."""
-    port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """A release in an environment, with its instances, in one router slot."""
 
@@ -236,6 +206,10 @@ class Placement:
     """Crashes counted when it was taken over or became live: older ones are not held against it."""
     predecessor: int | None = None
     """Placement that it replaced by a deploy: where a crash loop sends it back to. None after a rollback."""
+    migrations: tuple[str, ...] = ()
+    """Ids of those that its release knows, as found when the schema was made ready for it."""
+    settled: bool = False
+    """The schema is as this release wants it: nothing is left to be applied or reverted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +225,9 @@ class Route:
     """Of the rollout: another rollout exposes other users."""
     preview: str = ""
     """Token that lets its bearer see the canary at any exposure; empty: nobody."""
+    hold_s: int = 0
+    """Not 0: new requests wait in the router until this is 0 again, and are answered by 503 with Retry-After
+    after so many seconds. The bearer of the preview token does not wait."""
     fence: int = 0
     """Grows with every change; a smaller one is refused by the router's adapter."""
 
@@ -259,6 +236,7 @@ class Phase(enum.StrEnum):
     """Where a rollout stands. Transitions: `core.lifecycle`."""
 
     QUEUED = "queued"
+    MIGRATING = "migrating"
     STARTING = "starting"
     VERIFYING = "verifying"
     SHIFTING = "shifting"
@@ -309,6 +287,10 @@ class RolloutRequest:
     """How much one stretch of evidence may count: from the stable release's own last day."""
     past: Histogram = sequential.NOTHING
     """Latencies of the stable release before the rollout."""
+    accepted: tuple[str, ...] = ()
+    """Ids of migrations that may go forward without a way back, or back with a loss: somebody said so."""
+    starts_ahead: bool = False
+    """Proved: the release starts on a schema that has more than it knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +320,8 @@ class Rollout:
     exposure_reached_bps: int = 0
     analysis: Analysis | None = None
     """None: nobody was exposed yet, or there is nothing to compare with."""
+    migration: migrations.Plan | None = None
+    """What runs on the database on the way; None: not known yet, or nothing."""
 
     @property
     def strategy(self) -> Strategy:
@@ -362,6 +346,8 @@ class EnvironmentState:
     """The rollout that ended last."""
     pending: RolloutRequest | None = None
     """Starts when the current rollout has gone home."""
+    schema: schemas.SchemaWork | None = None
+    """What is being done to the database."""
     halted: str = ""
     """Not empty: observe only, and why."""
     foreign_id: int = 0
@@ -591,6 +577,8 @@ class Observation:
 
     runtime: RuntimeState | None
     routes: RouteState | None
+    jobs: tuple[schemas.JobStatus, ...] | None = None
+    """Of the migrator, for this environment."""
 
     @property
     def groups(self) -> tuple[GroupStatus, ...] | None:

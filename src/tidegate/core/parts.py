@@ -122,3 +122,38 @@ class Freeze:
     dates: tuple[str, str] | None = None
     """From, until: local time as `2026-12-20T16:00`. One of the two is set."""
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Address of an instance that was ready at least once: the router's server."""
+
+    service: str
+    index: int
+    host: str
+    port: int
+    in_rotation: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Loopback port at which the router serves one service of one slot to the services that need it.
+
+    The caller's own release answers, so that a user sees one version throughout.
+    """
+
+    service: str
+    slot: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLink:
+    """Loopback port at which the router serves a service of another app to an environment of this one.
+
+    The environment of the same name answers with its stable release: who calls is no user of that app.
+    """
+
+    service: str
+    """`app/service`."""
+    port: int

@@ -1,0 +1,129 @@
+"""The schema of an environment's database, as rollouts work on it: what is asked of a migrator, and its answers.
+
+A *job* is one process on one database. A study changes nothing: it says what is applied, what a release
+brings, and what is known of each way back. A run does the steps of a plan, each exactly once however often it
+is started, and ends with a study. Values only. Neighbours: `migrations` plans from a study, `migrating`
+decides which job is wanted, `migrators` do them.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from tidegate.core.migrations import Migration, Plan, Step
+from tidegate.core.parts import SecretVersion
+
+CONTRACT_AFTER_S = 24 * 3600.0
+HOLD_S = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationsUse:
+    """The migrations that a release brings, and how an environment runs them."""
+
+    path: str
+    """Folder in the package."""
+    database: str
+    """Name of the variable, secret or configuration, that holds the address of the database."""
+    contract_after_s: float = CONTRACT_AFTER_S
+    """Observed seconds that a release is live before what only older ones need is taken away."""
+    hold_s: int = HOLD_S
+    """Longest time that a request may wait while a breaking migration runs."""
+
+
+class Part(enum.StrEnum):
+    """What of a plan a job does."""
+
+    STUDY = "study"
+    BEFORE = "before"
+    HELD = "held"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaWork:
+    """Bringing the schema to a release, as committed."""
+
+    id: int
+    """From the counter of placements and rollouts: names of jobs are never used again."""
+    placement: int
+    """Whose release it is."""
+    part: Part = Part.STUDY
+    plan: Plan | None = None
+    """Known after the study."""
+    attempt: int = 1
+    """Of this part; a failed one is made again only where there is no other way home."""
+    failure: str = ""
+    """Of the attempt before this one."""
+    waited_s: float = 0.0
+    """Since that failure."""
+
+    @property
+    def job(self) -> str:
+        """Id of the job that is wanted now."""
+        return f"{self.id}-{self.part}-{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationJob:
+    """What a migrator is asked to do."""
+
+    id: str
+    """Unique in its environment; the same id is the same job, however often it is asked for."""
+    app: str
+    environment: str
+    release: int
+    digest: str
+    """Of the artifact that holds the scripts of what is applied; reverts are in the ledger."""
+    use: MigrationsUse
+    config: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[SecretVersion, ...] = ()
+    admission: str = ""
+    steps: tuple[Step, ...] = ()
+    """None: a study."""
+    alone: bool = False
+    """Nothing of another release of the app may be connected to the database."""
+    by: str = ""
+
+    @property
+    def studies(self) -> bool:
+        return not self.steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What a database and a release are to each other."""
+
+    applied: tuple[Migration, ...]
+    """By the ledger, oldest first: phase as it ran, revert as it was proved then."""
+    offered: tuple[Migration, ...]
+    """All of the release, in order: what is applied as the ledger has it, what is not as it was tried on a
+    copy of this very schema."""
+    fingerprint: str = ""
+    """Of the schema."""
+    notes: tuple[str, ...] = field(default=())
+    """For people: a warning each."""
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job, as the migrator sees it. One that it does not know has never begun, or was lost: ask again."""
+
+    id: str
+    state: JobState
+    study: Study | None = None
+    """Of a job that is done: what is true now."""
+    progress: str = ""
+    """What it is at, for people: 0007_add_email, statement 2 of 5."""
+    failure: str = ""
+    """Why it failed, one or two sentences."""
+    hint: str = ""
