@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulation.faults import Fates, SimRouter, SimRuntime, SimStore
+from tests.simulation.faults import Fates, SimMigrator, SimRouter, SimRuntime, SimStore
 from tests.simulation.world import Crash, World
 from tidegate import errors
 from tidegate.core import model, requests
@@ -28,9 +28,11 @@ class ControlPlane:
         self._fates = fates
         runtime = SimRuntime(fates)
         router = SimRouter(fates, runtime, store)
-        self._adapters = Adapters(store=store, runtime=runtime, router=router, clock=world.clock)
+        self._runtime, self._router = runtime, router
         self._store = store
         self._leader: Controller | None = None
+        self._migrator = SimMigrator(fates)
+        """Of the newest process: another one has no memory of its jobs."""
         self._holder = "a"
         self._back_at = 0.0
         self._sleepers: list[tuple[float, int, Controller]] = []
@@ -63,6 +65,8 @@ class ControlPlane:
         rng = self._world.rng
         self._world.note("the control plane hangs" if hang else "the control plane dies")
         self._world.reached["control plane death"] += 1
+        if not hang:
+            self._migrator.die()  # its workers hear that it is gone
         if hang:
             self._sleepers.append(
                 (self._world.now + rng.uniform(1.0, 30.0), self._world.process, self._leader)
@@ -100,7 +104,15 @@ class ControlPlane:
         world.reached["control plane start"] += 1
         world.note(f"control plane {self._holder} leads with epoch {lease.epoch}")
         self._stalled_until = 0.0
-        self._leader = Controller(self._adapters, lease, renewed_at=asked_at)
+        self._migrator = SimMigrator(self._fates)
+        adapters = Adapters(
+            store=self._store,
+            runtime=self._runtime,
+            router=self._router,
+            migrator=self._migrator,
+            clock=world.clock,
+        )
+        self._leader = Controller(adapters, lease, renewed_at=asked_at)
 
     def _steps(self, key: model.EnvironmentKey) -> None:
         leader = self._leader

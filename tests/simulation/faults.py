@@ -15,7 +15,7 @@ from tests.simulation.checkers.base import Violation
 from tests.simulation.profiles import CALM, Faults
 from tests.simulation.world import Crash, World
 from tidegate import errors, ports
-from tidegate.core import model, reconcile
+from tidegate.core import model, reconcile, schemas
 from tidegate.core.effects import ApplyGroup, ApplyRoutes, RemoveGroup
 from tidegate.testing.store import MemoryStore
 
@@ -90,6 +90,8 @@ class Fates:
 
     @staticmethod
     def _unless(answered: bool, kind: str) -> None:
+        if not answered and kind in ("migrate", "stop migration"):
+            raise errors.MigratorError("The migrator has not answered in time.")
         if not answered and kind == "routes":
             raise errors.RouterError("The router has not answered in time.")
         if not answered:
@@ -202,6 +204,31 @@ class SimRouter:
 
     def check(self) -> tuple[ports.Finding, ...]:
         return self._world.router.check()
+
+
+class SimMigrator:
+    """`ports.Migrator` of one process of the control plane, on the databases of the universe."""
+
+    def __init__(self, fates: Fates) -> None:
+        self._fates = fates
+        self._migrator = fates.world.migrator()
+        self._dead = False
+
+    def apply(self, job: schemas.MigrationJob) -> None:
+        self._fates.effect("migrate", lambda: None if self._dead else self._migrator.apply(job))
+
+    def remove(self, key: model.EnvironmentKey, job_id: str) -> None:
+        self._fates.effect("stop migration", lambda: self._migrator.remove(key, job_id))
+
+    def observe(self, key: model.EnvironmentKey) -> tuple[schemas.JobStatus, ...]:
+        if self._fates.blind(self._fates.faults.blind_runtime):
+            raise errors.MigratorError("The migrator does not answer.")
+        return self._migrator.observe(key)
+
+    def die(self) -> None:
+        """Its process ends: what it was still told is heard by nobody."""
+        self._dead = True
+        self._migrator.die()
 
 
 class SimStore(MemoryStore):

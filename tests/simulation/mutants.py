@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tidegate import ports
-from tidegate.core import advance, analysis, lifecycle, model, placements, reconcile, routing
+from tidegate.core import advance, analysis, home, lifecycle, model, placements, reconcile, routing
 from tidegate.core.effects import ApplyGroup
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import EnvironmentState, Observation, Phase, Role, Rollout
@@ -60,7 +60,9 @@ def _effect_before_commit() -> list[Patch]:
         outcome = advance.advance(versioned.state, observed, self._elapsed_s(key))
         effects = reconcile.reconcile(outcome.state, observed)
         for effect in effects:
-            execute.execute(effect, runtime=adapters.runtime, router=adapters.router)
+            execute.execute(
+                effect, runtime=adapters.runtime, router=adapters.router, migrator=adapters.migrator
+            )
         if outcome.state != versioned.state:
             adapters.store.commit(self._lease, versioned, outcome.state, outcome.events, at=0.0)
         return loop.View(state=outcome.state, observed=observed, changed=bool(effects))
@@ -282,21 +284,21 @@ def _no_fence_at_abort() -> list[Patch]:
         route = replace(outcome.state.route, fence=state.route.fence)
         return replace(outcome, state=replace(outcome.state, route=route))
 
-    return [(advance, "abort", abort)]
+    return [(home, "abort", abort), (advance, "abort", abort)]
 
 
 def _abort_leaves_at_once() -> list[Patch]:
-    original = advance._go_home
+    original = home.go_home
 
-    def go_home(state: EnvironmentState, rollout: Rollout, observed: Observation) -> Any:
+    def go_home(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Any:
         with_in_force = routing.in_force
         routing.in_force = lambda route, routes: True
         try:
-            return original(state, rollout, observed)
+            return original(state, rollout, observed, dt_s)
         finally:
             routing.in_force = with_in_force
 
-    return [(advance, "_go_home", go_home)]
+    return [(home, "go_home", go_home)]
 
 
 def _table_changes_behind_the_fence() -> list[Patch]:

@@ -66,6 +66,10 @@ class Faults:
     two_environments: float = 0.3
     verify: float = 0.0
     """Probability that a release has checks of its own."""
+    migrations: float = 0.0
+    """Probability that a release brings migrations; 0: there is no database."""
+    migration_fails: float = 0.0
+    """Per job: it fails at its end."""
 
 
 #: Of each fault, what is a lot without being hopeless.
@@ -115,6 +119,8 @@ DIRECTED: Final[Mapping[str, Mapping[str, float]]] = {
     "instances": {"instance_crash": 0.1, "instance_exit": 0.05, "instance_hang": 0.05},
     "tamper": {"tamper": 0.05},
     "checks": {"verify": 0.7, "deploy": 0.06},
+    "migrations": {"migrations": 0.7, "deploy": 0.06},
+    "migrations-fail": {"migrations": 0.7, "migration_fails": 0.2, "deploy": 0.06},
 }
 
 PROFILES: Final = ("swarm", "calm", *DIRECTED)
@@ -129,7 +135,7 @@ def draw(profile: str, rng: random.Random) -> Faults:
     directed = DIRECTED[profile]
     if rng.random() < 0.5:
         return replace(CALM, **directed)
-    others = _swarm(rng) if profile == "checks" else _mild(rng)
+    others = _swarm(rng) if profile in ("checks", "migrations-fail") else _mild(rng)
     return replace(CALM, **(others | dict(directed)))
 
 

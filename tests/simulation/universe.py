@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tests.simulation import profiles, scenario
+from tests.simulation import profiles, scenario, schema
 from tests.simulation.checkers.base import Violation
 from tests.simulation.checkers.effects import EffectChecker
 from tests.simulation.checkers.evidence import EvidenceChecker
 from tests.simulation.checkers.exposure import ExposureChecker, bucket
 from tests.simulation.checkers.quiescence import QuiescenceChecker, unsettled
 from tests.simulation.checkers.records import RecordChecker
+from tests.simulation.checkers.schemas import SchemaChecker
 from tests.simulation.checkers.traffic import TrafficChecker
 from tests.simulation.checkers.verification import VerificationChecker
 from tests.simulation.control import ControlPlane
@@ -34,6 +35,7 @@ CHECKERS = (
     ExposureChecker,
     EvidenceChecker,
     RecordChecker,
+    SchemaChecker,
     VerificationChecker,
     QuiescenceChecker,
 )
@@ -78,6 +80,8 @@ class Universe:
         #: Of their own, so that more or fewer requests leave everything else as it is.
         self._users = random.Random(f"users/{seed}")
         self._checks = random.Random(f"checks/{seed}")
+        self._schemas = random.Random(f"schemas/{seed}")
+        self._migrates = self.faults.migrations > 0
         self._check_ends: dict[str, fakes.JobEnd] = {}
         self.world.runtime.jobs = lambda group: self._check_ends.get(group.digest, fakes.JobEnd())
         self._number = 0
@@ -244,10 +248,21 @@ class Universe:
             release = scenario.failing(release, self._users)
         if self._checks.random() < self.faults.verify:
             release, self._check_ends[release.digest] = scenario.verified(release, self._checks)
+        if self._migrates:
+            release = self._with_migrations(release)
         self.world.releases[release.digest] = release
         self.world.runtime.behaviours[release.digest] = release.character.behaviour
         self.world.note(f"release {release.number} is {release.character.name}")
         return release
+
+    def _with_migrations(self, release: scenario.Release) -> scenario.Release:
+        """Built on all releases before it; the first ones of some universes know nothing of the database."""
+        world, dice = self.world, self._schemas.random()
+        if not world.history.migrations and dice > self.faults.migrations:
+            return release
+        brought = world.history.release(release.number, release.digest, self._schemas)
+        world.offered[release.digest] = brought
+        return replace(release, spec=replace(release.spec, migrations=schema.USE))
 
     def _asked(self, release: scenario.Release, kind: RolloutKind) -> model.RolloutRequest:
         self._press_count += 1
@@ -255,6 +270,12 @@ class Universe:
         request = scenario.request(
             release, self.app, kind=kind, key=f"k{self._press_count}", immediate=immediate
         )
+        if self._migrates:
+            dice = self._schemas.random()
+            everything = tuple(one.id for one in self.world.history.migrations)
+            request = replace(
+                request, accepted=everything if dice < 0.8 else (), starts_ahead=self._schemas.random() < 0.7
+            )
         self._requests.append(request)
         return request
 
@@ -295,7 +316,7 @@ class Universe:
         world = self.world
         for key in world.keys:
             route = world.router.route(key)
-            if route is None:
+            if route is None or route.hold_s:
                 continue
             self._ask(key, route)
             exposed = sum(1 for user in range(24) if bucket(route.salt, user) < route.exposure_bps)

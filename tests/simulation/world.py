@@ -10,12 +10,14 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.simulation import scenario
+from tests.simulation import scenario, schema
 from tests.simulation.profiles import Faults
 from tidegate import errors
-from tidegate.core import model
+from tidegate.core import model, schemas
+from tidegate.core.migrations import Migration, Step
 from tidegate.testing import fakes
 
 if TYPE_CHECKING:
@@ -48,11 +50,20 @@ class World:
         self.router = fakes.FakeRouter(
             clock=self.clock, reachable=self.runtime.serves, on_step=self._router_step
         )
-        self.store: SimStore
-        """Set by the universe: it needs the world."""
         two = self.rng.random() < faults.two_environments
         one = (scenario.PRODUCTION,)
         self.keys = keys or ((*one, scenario.STAGING) if two else one)
+        self.databases: dict[model.EnvironmentKey, fakes.Database] = {}
+        self.history = schema.History()
+        self.offered: dict[str, tuple[Migration, ...]] = {}
+        """Migrations that a release brings, by digest."""
+        self._migrators: list[fakes.FakeMigrator] = []
+        for key in self.keys:
+            database = fakes.Database()
+            database.on_step = partial(self._schema_changed, key)
+            self.databases[key] = database
+        self.store: SimStore
+        """Set by the universe: it needs the world."""
         self.checkers: list[Checker] = []
         self.reached: Counter[str] = Counter()
         self.trace: list[str] = []
@@ -230,6 +241,32 @@ class World:
             self.stop_before_step = ""
             raise errors.RouterError("The connection to the router was lost.")
 
+    # --- databases ---
+
+    def migrator(self) -> fakes.FakeMigrator:
+        """Of a process of the control plane that starts."""
+        made = fakes.FakeMigrator(
+            clock=self.clock,
+            databases=self.databases,
+            offered=self.offered,
+            lasts_s=lambda job: 0.5 if job.studies else float(len(job.steps)),
+            fails=self._migration_fails,
+        )
+        self._migrators.append(made)
+        return made
+
+    def _migration_fails(self, job: schemas.MigrationJob) -> str:
+        if self.faults.migration_fails and self.rng.random() < self.faults.migration_fails:
+            self.reached["migration fails"] += 1
+            return "the database has no time"
+        return ""
+
+    def _schema_changed(self, key: model.EnvironmentKey, step: Step) -> None:
+        self.note(f"{key}: {step.direction} {step.id}")
+        self.reached[f"migration {step.direction}"] += 1
+        for checker in self.checkers:
+            checker.on_schema(key, step)
+
     # --- what comes late ---
 
     def later(self, delay_s: float, land: Callable[[], None]) -> None:
@@ -316,6 +353,8 @@ class World:
         self.reached["reboot"] += 1
         self._late.clear()
         self.runtime.reboot()
+        for migrator in self._migrators:
+            migrator.die()
         self.router.kill()
         self.clock.reboot()
         self.later(self.rng.uniform(0.5, 3.0), self._start_router)
@@ -339,6 +378,8 @@ class World:
         self.clock.advance(1.0)
         self.land_late()
         self.router.settle()
+        for migrator in self._migrators:
+            migrator.advance()
         self._drop_dead_sessions()
 
     def _drop_dead_sessions(self) -> None:

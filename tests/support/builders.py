@@ -170,7 +170,7 @@ class Scene:
         state = replace(placed.state, rollout=replace(rollout, **changes))
         if phase is Phase.ABORTING:
             state = routing.moved(state, canary=None, exposure_bps=0, preview="")
-        elif phase is not Phase.STARTING:
+        elif phase not in (Phase.MIGRATING, Phase.STARTING):
             state = routing.moved(
                 state,
                 canary=placement.slot,

@@ -21,7 +21,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from tidegate.core import analysis, lifecycle, model, outcome, placements, routing, upkeep, verdicts
+from tidegate.core import (
+    analysis,
+    correction,
+    home,
+    lifecycle,
+    migrating,
+    outcome,
+    placements,
+    readying,
+    routing,
+    upkeep,
+    verdicts,
+)
 from tidegate.core.lifecycle import Trigger
 from tidegate.core.model import (
     FULL_EXPOSURE,
@@ -41,6 +53,7 @@ from tidegate.core.policy import LittleEvidence
 from tidegate.core.verdicts import VerdictKind
 
 Outcome = outcome.Outcome
+abort = home.abort
 event_of = outcome.event_of
 
 #: Longest time that one tick may add to any counter.
@@ -53,8 +66,6 @@ UNREADY_LIMIT_S: Final = 3.0
 #: One that starts without having crashed (the host has booted) gets its whole `ready_timeout_s`: a canary
 #: that is up first must not win everybody by that.
 STABLE_DOWN_LIMIT_S: Final = 3.0
-#: How long an exposure or a finish may take to be seen in force.
-STUCK_LIMIT_S: Final = 60.0
 #: Part of its healthy time that a stage may spend unseen or unhealthy on top of that: in a hold of a day,
 #: looks that fail now and then add up to more than any fixed limit.
 STUCK_SHARE: Final = 0.1
@@ -71,9 +82,10 @@ def advance(state: EnvironmentState, observed: Observation, dt_s: float) -> Outc
         Outcome(state=_with_revisions(state, observed))
         .then(lambda s: Outcome(state=placements.with_endpoints(s, observed)))
         .then(lambda s: Outcome(state=placements.with_crash_baselines(s, observed)))
-        .then(lambda s: _correct_route(s, observed))
+        .then(lambda s: correction.correct_route(s, observed))
         .then(lambda s: _advance_rollout(s, observed, dt_s))
         .then(lambda s: upkeep.advance_placements(s, observed, dt_s))
+        .then(lambda s: migrating.settle(s, observed, dt_s))
         .then(_start_pending)
         .then(lambda s: _roll_back_crash_loop(s, observed))
         .then(lambda s: Outcome(state=routing.fenced(state, s)))
@@ -114,41 +126,6 @@ def _halted(state: EnvironmentState, observed: Observation, unknown: int | None)
     return Outcome(state=resumed, events=(event,))
 
 
-def _correct_route(state: EnvironmentState, observed: Observation) -> Outcome:
-    """Somebody else changed the route in the running router: go above its fence, so that ours is taken again.
-
-    Not while the runtime is unseen: a greater fence can also mean that a backup was restored, which only the
-    placements of what runs can tell; a route of yesterday would then be forced upon today's instances. For
-    the same reason a greater fence that serves somebody stays in force until the release that would be put
-    back can serve, and the addresses of what does not run are forgotten: they may be others' by now.
-    """
-    routes, groups, live = observed.routes, observed.groups, state.live
-    held = routes.route if routes and groups is not None else None
-    if held is None or held == state.route or held.fence < state.route.fence:
-        return Outcome(state=state)
-    newer = held.fence > state.route.fence and _serves(held, routes)
-    if newer and live is not None and groups is not None and placements.service_without_ready(live, groups):
-        return Outcome(state=state)
-    if groups is not None and held.fence > state.route.fence:
-        state = placements.without_lost_addresses(state, groups)
-    fenced = replace(state.route, fence=held.fence)
-    event = Event(
-        reason=Reason.CORRECTED,
-        rollout=state.rollout.id if state.rollout else None,
-        detail=f"the router held {_described(held)}; put back to {_described(state.route)}",
-    )
-    return Outcome(state=routing.moved(replace(state, route=fenced)), events=(event,))
-
-
-def _serves(route: model.Route, routes: model.RouteState | None) -> bool:
-    slots = routing.routed_slots(route)
-    return routes is not None and any(server.up and server.slot in slots for server in routes.servers)
-
-
-def _described(route: model.Route) -> str:
-    return f"slot {route.stable}, canary {route.canary} at {route.exposure_bps / 100:g} %"
-
-
 # --- the rollout -----------------------------------------------------------------------------------
 
 
@@ -161,7 +138,7 @@ def begin(state: EnvironmentState, request: RolloutRequest) -> Outcome:
         phase=Phase.QUEUED,
         previous_release=live.release if live else None,
     )
-    opened = replace(state, next_id=state.next_id + 1, rollout=rollout)
+    opened = replace(state, next_id=state.next_id + 1, rollout=rollout, schema=None)
     return Outcome(state=opened, events=(event_of(rollout, request.why or request.kind.value),))
 
 
@@ -175,7 +152,7 @@ def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float
     rollout = replace(rollout, phase_s=rollout.phase_s + dt_s)
     state = replace(state, rollout=rollout)
     if rollout.phase is Phase.ABORTING:
-        return _go_home(state, rollout, observed)
+        return home.go_home(state, rollout, observed, dt_s)
     if rollout.phase is Phase.QUEUED:
         return _place(state, rollout, observed)
     unfit = _abort_if_unfit(state, rollout, observed, dt_s)
@@ -183,6 +160,7 @@ def _advance_rollout(state: EnvironmentState, observed: Observation, dt_s: float
     if current is None or current.phase is Phase.ABORTING:
         return unfit
     steps = {
+        Phase.MIGRATING: readying.advance_schema,
         Phase.STARTING: _starting,
         Phase.VERIFYING: _verifying,
         Phase.SHIFTING: _shifting,
@@ -233,12 +211,14 @@ def _place(state: EnvironmentState, rollout: Rollout, observed: Observation) -> 
         secrets=request.secrets,
         admission=request.admission,
         emergency=request.emergency,
+        starts_ahead=request.starts_ahead,
     )
-    placed = lifecycle.fire(replace(rollout, placement=placement.id, created_placement=True), Trigger.PLACED)
+    state = replace(state, next_id=state.next_id + 1, placements=(*state.placements, placement))
+    rollout = replace(rollout, placement=placement.id, created_placement=True)
+    if migrating.source(state, placement) is None:
+        return Outcome(state=replace(state, rollout=lifecycle.fire(rollout, Trigger.PLACED)))
     return Outcome(
-        state=replace(
-            state, next_id=state.next_id + 1, rollout=placed, placements=(*state.placements, placement)
-        )
+        state=migrating.begin(replace(state, rollout=lifecycle.fire(rollout, Trigger.MIGRATE)), placement)
     )
 
 
@@ -246,11 +226,12 @@ def _make_room(state: EnvironmentState, rollout: Rollout) -> Outcome:
     """Wait for a placement that is on its way out, but not for ever; else send the coldest standby there."""
     retiring = state.in_role(Role.RETIRING)
     if retiring:
-        limit_s = STUCK_LIMIT_S + max(placements.end_limit_s(placement) for placement in retiring)
+        limit_s = home.STUCK_LIMIT_S + max(placements.end_limit_s(placement) for placement in retiring)
         if rollout.phase_s <= limit_s:
             return Outcome(state=state)
         names = ", ".join(f"r{placement.release}" for placement in retiring)
-        return abort(state, rollout, Reason.STUCK, f"no slot is free after {limit_s:g} s: {names} cannot end")
+        detail = f"no slot is free after {limit_s:g} s: {names} cannot end"
+        return home.abort(state, rollout, Reason.STUCK, detail)
     coldest = max(state.in_role(Role.STANDBY), key=lambda placement: placement.idle_s, default=None)
     if coldest is None:
         return Outcome(state=state)
@@ -303,7 +284,7 @@ def _verifying(state: EnvironmentState, rollout: Rollout, observed: Observation,
     if job is None or job.ready is None:
         return Outcome(state=state)
     if not job.ready:
-        return abort(state, rollout, Reason.VERIFY_FAILED, f"its own checks failed: {job.exit}")
+        return home.abort(state, rollout, Reason.VERIFY_FAILED, f"its own checks failed: {job.exit}")
     if not placements.ready_to_serve(incoming, observed):
         return Outcome(state=state)
     return _expose(state, rollout, observed, Reason.VERIFIED, "its own checks have passed")
@@ -323,14 +304,17 @@ def go_to_stage(
     if incoming is None:
         raise ValueError(f"rollout {rollout.id} has no placement to expose")
     exposure_bps = shifting.current_stage.exposure_bps
-    live = state.live
+    stable = state.live
+    if rollout.migration is not None and rollout.migration.held:
+        stable = incoming  # who was live cannot answer any more, not even other apps
     shifted = routing.moved(
         replace(state, rollout=shifting),
-        stable=live.slot if live else None,
+        stable=stable.slot if stable else None,
         canary=incoming.slot,
         exposure_bps=exposure_bps,
         salt=rollout.request.salt,
         preview=rollout.request.preview,
+        hold_s=0,
     )
     return Outcome(state=shifted, events=(event_of(shifting, detail, exposure_bps),))
 
@@ -403,41 +387,16 @@ def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation,
         live_s=0.0,
         crash_baseline=placements.crashes(incoming, observed.groups),
         predecessor=replaced.id if replaced else None,
+        settled=False,
     )
-    old = tuple(
-        replace(p, role=Role.STANDBY, idle_s=0.0) if p.role is Role.LIVE else p for p in state.placements
-    )
+    after = Role.STANDBY if migrating.survives(rollout.migration) else Role.RETIRING
+    old = tuple(replace(p, role=after, idle_s=0.0) if p.role is Role.LIVE else p for p in state.placements)
     settled = replace(state, placements=old, rollout=None, last=succeeded).with_placement(live)
     settled = routing.moved(settled, stable=live.slot, canary=None, exposure_bps=0, preview="")
     return Outcome(state=settled, events=(event_of(succeeded, f"r{live.release} is live", FULL_EXPOSURE),))
 
 
-# --- going home ------------------------------------------------------------------------------------
-
-
-def abort(state: EnvironmentState, rollout: Rollout, reason: Reason, detail: str) -> Outcome:
-    """Commit the way home, whatever the world looks like."""
-    aborting = lifecycle.fire(replace(rollout, reason=reason, detail=detail, paused=False), Trigger.ABORT)
-    if rollout.phase is Phase.SHIFTING:  # perhaps in force, though not seen: nobody may say it was not
-        reached = max(rollout.exposure_reached_bps, state.route.exposure_bps)
-        aborting = replace(aborting, exposure_reached_bps=reached)
-    live = state.live
-    home = routing.moved(state, stable=live.slot if live else None, canary=None, exposure_bps=0, preview="")
-    return Outcome(state=replace(home, rollout=aborting), events=(event_of(aborting, detail, 0),))
-
-
-def _go_home(state: EnvironmentState, rollout: Rollout, observed: Observation) -> Outcome:
-    if observed.routes is None or not routing.in_force(state.route, observed.routes):
-        return Outcome(state=state)
-    aborted = lifecycle.fire(rollout, Trigger.BACK_HOME)
-    ended = replace(state, rollout=None, last=aborted)
-    incoming = state.placement(rollout.placement)
-    if incoming is not None:
-        keep = not rollout.created_placement and rollout.reason in (Reason.USER_ABORT, Reason.SUPERSEDED)
-        ended = ended.with_placement(
-            replace(incoming, role=Role.STANDBY if keep else Role.RETIRING, idle_s=0.0)
-        )
-    return Outcome(state=ended, events=(event_of(aborted, rollout.detail, 0),))
+# --- what sends it home ----------------------------------------------------------------------------
 
 
 def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observation, dt_s: float) -> Outcome:
@@ -448,15 +407,15 @@ def _abort_if_unfit(state: EnvironmentState, rollout: Rollout, observed: Observa
     if observed.groups is not None:
         crash = placements.crash_loop(incoming, observed.groups, limit=CRASH_LIMIT, recent_only=False)
         if crash:
-            return abort(state, rollout, Reason.CRASH_LOOP, crash)
+            return home.abort(state, rollout, Reason.CRASH_LOOP, crash)
     found = analysis.verdict(rollout)
     if found is not None and found.kind is VerdictKind.ABORT:
-        return abort(state, rollout, Reason.WORSE, found.sentence)
+        return home.abort(state, rollout, Reason.WORSE, found.sentence)
     if not rollout.paused:
         late = _overdue(state, rollout, incoming, observed)
         if late is not None:
-            return abort(state, rollout, *late)
-    if rollout.phase is Phase.STARTING:
+            return home.abort(state, rollout, *late)
+    if rollout.phase in (Phase.MIGRATING, Phase.STARTING):
         return Outcome(state=state)
     return _watch_readiness(state, rollout, incoming, observed, dt_s)
 
@@ -471,10 +430,10 @@ def _overdue(
     verify = incoming.spec.verify
     if rollout.phase is Phase.VERIFYING and verify is not None and rollout.phase_s > verify.timeout_s:
         return Reason.VERIFY_FAILED, f"its own checks did not end within {verify.timeout_s:g} s"
-    if rollout.phase is Phase.SHIFTING and rollout.phase_s > STUCK_LIMIT_S:
+    if rollout.phase is Phase.SHIFTING and rollout.phase_s > home.STUCK_LIMIT_S:
         exposure = state.route.exposure_bps / 100
-        return Reason.STUCK, f"the router does not show {exposure:g} % after {STUCK_LIMIT_S:g} s"
-    limit_s = STUCK_LIMIT_S + placements.start_limit_s(incoming)
+        return Reason.STUCK, f"the router does not show {exposure:g} % after {home.STUCK_LIMIT_S:g} s"
+    limit_s = home.STUCK_LIMIT_S + placements.start_limit_s(incoming)
     if rollout.phase is Phase.FINISHING and rollout.phase_s > limit_s:
         return (
             Reason.NEVER_READY,
@@ -505,7 +464,7 @@ def _watch_readiness(
     state = replace(state, rollout=watched)
     if unready and watched.unready_s >= UNREADY_LIMIT_S:
         detail = f"no instance of {unready.name} has been ready for {watched.unready_s:.0f} s"
-        return abort(state, watched, Reason.ALL_UNREADY, detail)
+        return home.abort(state, watched, Reason.ALL_UNREADY, detail)
     if live is None or dead is None or rollout.phase is not Phase.HOLDING or rollout.paused:
         return Outcome(state=state)
     limit_s = max(STABLE_DOWN_LIMIT_S, placements.boot_limit_s(live, dead, groups))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidegate.core import model
+from tidegate.core import model, schemas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,4 +64,37 @@ class ApplyRoutes:
         return f"route {self.table.key}: stable slot {route.stable}, {share}, {servers} servers"
 
 
-Effect = ApplyGroup | RemoveGroup | ApplyRoutes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMigration:
+    """Have the migrator do this job."""
+
+    environment: model.EnvironmentKey
+    job: schemas.MigrationJob
+
+    @property
+    def key(self) -> str:
+        return f"migrate:{self.environment}:{self.job.id}"
+
+    def describe(self) -> str:
+        name = f"r{self.job.release} in {self.environment}"
+        if self.job.studies:
+            return f"see what {name} needs of its database"
+        return f"{', '.join(f'{step.direction} {step.id}' for step in self.job.steps)} for {name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopMigration:
+    """End a job that is no longer wanted, and forget it."""
+
+    environment: model.EnvironmentKey
+    job_id: str
+
+    @property
+    def key(self) -> str:
+        return f"stop-migration:{self.environment}:{self.job_id}"
+
+    def describe(self) -> str:
+        return f"end job {self.job_id} on the database of {self.environment}"
+
+
+Effect = ApplyGroup | RemoveGroup | ApplyRoutes | RunMigration | StopMigration

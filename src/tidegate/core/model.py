@@ -208,6 +208,8 @@ class Placement:
     """Placement that it replaced by a deploy: where a crash loop sends it back to. None after a rollback."""
     migrations: tuple[str, ...] = ()
     """Ids of those that its release knows, as found when the schema was made ready for it."""
+    starts_ahead: bool = False
+    """See `RolloutRequest`."""
     settled: bool = False
     """The schema is as this release wants it: nothing is left to be applied or reverted."""
 

@@ -58,8 +58,12 @@ def wanted_services(state: EnvironmentState, placement: Placement) -> tuple[mode
 
     Those without traffic run once: in the live release, and in the incoming one when everybody is exposed.
     """
-    finishing = state.rollout is not None and state.rollout.phase is model.Phase.FINISHING
-    workers = placement.role is Role.LIVE or (placement.role is Role.INCOMING and finishing)
+    phase = state.rollout.phase if state.rollout is not None else None
+    incoming = placement.role is Role.INCOMING
+    if incoming and phase is model.Phase.MIGRATING:
+        return ()  # nothing of it may meet the schema before it fits
+    held = state.route.hold_s > 0
+    workers = (placement.role is Role.LIVE and not held) or (incoming and phase is model.Phase.FINISHING)
     return tuple(service for service in placement.spec.services if service.serves or workers)
 
 

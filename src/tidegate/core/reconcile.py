@@ -11,6 +11,7 @@ Level-triggered: it compares, it does not remember. Called again after a crash i
 - A group is stopped only when the running router *and* its boot files are seen without its servers.
 - Groups of placements that the state has given out and forgotten are stopped; those it has never given
   out are not touched (`advance` halts).
+- A job of the migrator begins when it was seen to do no other; what is no longer wanted is ended.
 - The route needs no gate: it is written as committed, also when the router could not be looked at.
 """
 
@@ -18,8 +19,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tidegate.core import model, parts, placements, routing, spec
-from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup
+from tidegate.core import migrating, model, parts, placements, routing, spec
+from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup, RunMigration, StopMigration
 from tidegate.core.model import (
     EnvironmentState,
     GroupStatus,
@@ -29,6 +30,7 @@ from tidegate.core.model import (
     Placement,
     Role,
 )
+from tidegate.core.schemas import JobState
 
 #: From SIGTERM to SIGKILL of a job that is no longer wanted.
 VERIFY_GRACE_S: Final = 5.0
@@ -39,7 +41,12 @@ def reconcile(state: EnvironmentState, observed: Observation) -> tuple[Effect, .
     if state.halted:
         return ()
     observed = placements.fresh(state, observed)
-    return (*_routes(state, observed), *_starts(state, observed), *_stops(state, observed))
+    return (
+        *_routes(state, observed),
+        *_starts(state, observed),
+        *_stops(state, observed),
+        *_migrations(state, observed),
+    )
 
 
 def _routes(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
@@ -58,12 +65,18 @@ def _starts(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...
     services = tuple(
         ApplyGroup(group=instance_group(state, placement, service))
         for placement in state.placements
-        if placement.role is not Role.RETIRING
+        if placement.role is not Role.RETIRING and not _goes_home(state, placement)
         for service in placements.wanted_services(state, placement)
         if _incomplete(placements.group(placement, service.name, groups), service)
         and placements.needs_are_ready(placement, service, observed)
     )
     return services + _jobs(state, observed)
+
+
+def _goes_home(state: EnvironmentState, placement: Placement) -> bool:
+    """Nothing more of it is started: it may never have run, since the schema does not fit it."""
+    aborting = state.rollout is not None and state.rollout.phase is Phase.ABORTING
+    return aborting and placement.role is Role.INCOMING
 
 
 def _jobs(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
@@ -80,6 +93,23 @@ def _verified(state: EnvironmentState) -> Placement | None:
     """The placement whose job shall run now."""
     verifying = state.rollout is not None and state.rollout.phase is Phase.VERIFYING
     return state.incoming if verifying else None
+
+
+def _migrations(state: EnvironmentState, observed: Observation) -> tuple[Effect, ...]:
+    """The one job that is wanted, begun when the migrator was seen to do no other."""
+    if observed.jobs is None:
+        return ()
+    wanted = migrating.wanted_job(state)
+    stops = tuple(
+        StopMigration(environment=state.key, job_id=job.id)
+        for job in observed.jobs
+        if wanted is None or job.id != wanted.id
+    )
+    known = any(wanted is not None and job.id == wanted.id for job in observed.jobs)
+    busy = any(job.state is JobState.RUNNING for job in observed.jobs)
+    if wanted is None or known or busy:
+        return stops
+    return (*stops, RunMigration(environment=state.key, job=wanted))
 
 
 def _incomplete(seen: GroupStatus | None, service: model.ServiceSpec) -> bool:
@@ -142,7 +172,7 @@ def instance_group(
         serves=service.serves,
         check=service.check,
         instances=service.instances,
-        environment=tuple(sorted((dict(placement.spec.config) | links).items())),
+        environment=tuple(sorted((_names(state, placement) | dict(placement.spec.config) | links).items())),
         limits=service.limits,
         grace_s=service.grace_s,
         secrets=placement.secrets,
@@ -170,13 +200,22 @@ def verify_group(state: EnvironmentState, placement: Placement) -> model.Instanc
         serves=False,
         check=model.Check(kind=model.CheckKind.ALIVE),
         instances=1,
-        environment=tuple(sorted((dict(placement.spec.config) | links | own).items())),
+        environment=tuple(
+            sorted((_names(state, placement) | dict(placement.spec.config) | links | own).items())
+        ),
         limits=parts.UNLIMITED,
         grace_s=VERIFY_GRACE_S,
         secrets=placement.secrets,
         admission=placement.admission,
         verify=verify,
     )
+
+
+def _names(state: EnvironmentState, placement: Placement) -> dict[str, str]:
+    """What libpq calls its connections in the database: there it is seen when the last has gone."""
+    if placement.spec.migrations is None:
+        return {}
+    return {"PGAPPNAME": f"{state.key.app}.{state.key.environment}.r{placement.release}"}
 
 
 def _links(placement: Placement, services: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tidegate import errors
-from tidegate.core import advance, model, placements, strategy
+from tidegate.core import advance, home, model, placements, strategy
 from tidegate.core.model import EnvironmentState, Event, Phase, Reason, Refusal, RolloutRequest
 
 
@@ -62,7 +62,7 @@ def _supersede(state: EnvironmentState, current: model.Rollout, request: Rollout
     detail = f"superseded by r{request.release}, asked for by {request.by or 'somebody'}{waited}"
     if current.phase is Phase.ABORTING:
         return Decision(state=waiting, events=(_event(current, Reason.SUPERSEDED, detail),))
-    aborted = advance.abort(waiting, current, Reason.SUPERSEDED, detail)
+    aborted = home.abort(waiting, current, Reason.SUPERSEDED, detail)
     return Decision(state=aborted.state, events=aborted.events)
 
 
@@ -82,7 +82,7 @@ def abort(state: EnvironmentState, *, by: str, rollout: int | None = None) -> De
     _refuse_if_halted(state)
     current = _current(state, rollout)
     if current.phase is not Phase.ABORTING:
-        outcome = advance.abort(state, current, Reason.USER_ABORT, f"by {by or 'somebody'}")
+        outcome = home.abort(state, current, Reason.USER_ABORT, f"by {by or 'somebody'}")
         return Decision(state=outcome.state, events=outcome.events, rollout=current.id)
     if state.pending is None or rollout is not None:
         return Decision(state=state, no_op=True, rollout=current.id)
@@ -94,6 +94,12 @@ def abort(state: EnvironmentState, *, by: str, rollout: int | None = None) -> De
 def pause(state: EnvironmentState, *, by: str, rollout: int | None = None) -> Decision:
     """Stay at this exposure: neither hold times nor deadlines count."""
     current = _steerable(state, rollout)
+    if state.route.hold_s:
+        raise _refused(
+            Refusal.STALE,
+            f"Rollout #{current.id} holds the users' requests while the schema changes: it cannot stay so.",
+            "`tide abort` sends them back; it goes on by itself in a moment.",
+        )
     if current.paused:
         return Decision(state=state, no_op=True, rollout=current.id)
     return _steered(state, replace(current, paused=True), Reason.PAUSED, by)
@@ -116,7 +122,7 @@ def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: in
     last = len(current.strategy.stages) - 1
     if current.phase is Phase.FINISHING or (current.phase is Phase.SHIFTING and current.stage == last):
         return resume(state, by=by, rollout=rollout)
-    if current.phase in (Phase.QUEUED, Phase.STARTING, Phase.VERIFYING):
+    if current.phase in (Phase.QUEUED, Phase.MIGRATING, Phase.STARTING, Phase.VERIFYING):
         raise _refused(
             Refusal.STALE,
             f"Rollout #{current.id} is still {current.phase}: nobody is exposed, so no stage can end.",

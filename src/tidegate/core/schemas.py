@@ -1,8 +1,8 @@
-"""The schema of an environment's database, as rollouts work on it: what is asked of a migrator, and its answers.
+"""The schema of an environment's database: what rollouts ask of a migrator, and its answers. Values only.
 
 A *job* is one process on one database. A study changes nothing: it says what is applied, what a release
 brings, and what is known of each way back. A run does the steps of a plan, each exactly once however often it
-is started, and ends with a study. Values only. Neighbours: `migrations` plans from a study, `migrating`
+is started, and ends with a study. Neighbours: `migrations` plans from a study, `migrating`
 decides which job is wanted, `migrators` do them.
 """
 
@@ -23,7 +23,7 @@ class MigrationsUse:
     """The migrations that a release brings, and how an environment runs them."""
 
     path: str
-    """Folder in the package."""
+    """Folder in the package; empty: none, this release knows nothing of the database."""
     database: str
     """Name of the variable, secret or configuration, that holds the address of the database."""
     contract_after_s: float = CONTRACT_AFTER_S
@@ -52,17 +52,21 @@ class SchemaWork:
     part: Part = Part.STUDY
     plan: Plan | None = None
     """Known after the study."""
-    attempt: int = 1
-    """Of this part; a failed one is made again only where there is no other way home."""
+    ready: bool = False
+    """Nothing is in the way of this part any more: its job may run. A study always may."""
+    only: tuple[int, ...] = ()
+    """See `MigrationJob`; of this part."""
     failure: str = ""
-    """Of the attempt before this one."""
+    """Of the work before this one, which had the same aim."""
+    again_s: float = 0.0
+    """How long to wait after it."""
     waited_s: float = 0.0
-    """Since that failure."""
+    """For what is in the way, or since that failure."""
 
     @property
     def job(self) -> str:
         """Id of the job that is wanted now."""
-        return f"{self.id}-{self.part}-{self.attempt}"
+        return f"{self.id}-{self.part}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +86,10 @@ class MigrationJob:
     admission: str = ""
     steps: tuple[Step, ...] = ()
     """None: a study."""
-    alone: bool = False
-    """Nothing of another release of the app may be connected to the database."""
+    only: tuple[int, ...] = ()
+    """Not empty: it fails while another release of the app than these is connected to the database."""
+    fence: int = 0
+    """Grows from work to work. A database that has seen a greater one lets no job change it: it came late."""
     by: str = ""
 
     @property
@@ -102,6 +108,8 @@ class Study:
     copy of this very schema."""
     fingerprint: str = ""
     """Of the schema."""
+    fence: int = 0
+    """The greatest that the database has seen, that of this job included."""
     notes: tuple[str, ...] = field(default=())
     """For people: a warning each."""
 

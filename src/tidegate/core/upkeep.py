@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tidegate.core import placements
+from tidegate.core import migrating, placements
 from tidegate.core.model import EnvironmentState, Event, Observation, Phase, Placement, Reason, Role
 from tidegate.core.outcome import Outcome
 
@@ -26,7 +26,8 @@ def _advance_placement(
     if placement.role is Role.LIVE:
         if observed.groups is None:
             return Outcome(state=state)  # nobody watches for crash loops: the time does not count
-        older_s = min(placement.live_s + dt_s, placement.spec.keep_warm_s)
+        waits_s = 0.0 if placement.settled else migrating.contract_after_s(placement)
+        older_s = min(placement.live_s + dt_s, max(placement.spec.keep_warm_s, waits_s))
         return Outcome(state=state.with_placement(replace(placement, live_s=older_s)))
     if placement.role is Role.INCOMING:
         return Outcome(state=state)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from tidegate import errors, ports
-from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup
+from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup, RunMigration, StopMigration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +21,18 @@ class Failure:
     error: errors.TidegateError
 
 
-def execute(effect: Effect, *, runtime: ports.Runtime, router: ports.Router) -> Failure | None:
+def execute(
+    effect: Effect, *, runtime: ports.Runtime, router: ports.Router, migrator: ports.Migrator
+) -> Failure | None:
     """Do it; None when it came through."""
     try:
-        _dispatch(effect, runtime, router)
+        _dispatch(effect, runtime, router, migrator)
     except (errors.AdapterError, errors.MachineError, errors.ArtifactError) as error:
         return Failure(key=effect.key, error=error)
     return None
 
 
-def _dispatch(effect: Effect, runtime: ports.Runtime, router: ports.Router) -> None:
+def _dispatch(effect: Effect, runtime: ports.Runtime, router: ports.Router, migrator: ports.Migrator) -> None:
     match effect:
         case ApplyGroup(group=group):
             runtime.apply(group, key=effect.key)
@@ -38,5 +40,9 @@ def _dispatch(effect: Effect, runtime: ports.Runtime, router: ports.Router) -> N
             runtime.remove(group_id, key=effect.key)
         case ApplyRoutes(table=table):
             router.apply(table, key=effect.key)
+        case RunMigration(job=job):
+            migrator.apply(job)
+        case StopMigration(environment=environment, job_id=job_id):
+            migrator.remove(environment, job_id)
         case _:
             assert_never(effect)

@@ -47,6 +47,7 @@ class Adapters:
     store: ports.Store
     runtime: ports.Runtime
     router: ports.Router
+    migrator: ports.Migrator
     clock: ports.Clock
 
 
@@ -87,7 +88,9 @@ class Controller:
         effects = reconcile.reconcile(versioned.state, observed)
         for effect in effects:
             self._still_leading()
-            failure = execute.execute(effect, runtime=adapters.runtime, router=adapters.router)
+            failure = execute.execute(
+                effect, runtime=adapters.runtime, router=adapters.router, migrator=adapters.migrator
+            )
             failures += [failure] if failure else []
         return View(
             state=versioned.state,
@@ -136,13 +139,18 @@ class Controller:
             routes = self._adapters.router.observe(key)
         except (errors.AdapterError, errors.MachineError) as error:
             failures.append(execute.Failure(key=f"observe-router:{key}", error=error))
+        try:
+            jobs = self._adapters.migrator.observe(key)
+        except errors.AdapterError as error:
+            jobs = None
+            failures.append(execute.Failure(key=f"observe-migrator:{key}", error=error))
         if runtime is not None and not self._is_new(key, "runtime", runtime.revision, state.seen_runtime):
             failures.append(_outdated(key, "runtime"))
             runtime = None
         if routes is not None and not self._is_new(key, "router", routes.revision, state.seen_router):
             failures.append(_outdated(key, "router"))
             routes = None
-        return model.Observation(runtime=runtime, routes=routes), tuple(failures)
+        return model.Observation(runtime=runtime, routes=routes, jobs=jobs), tuple(failures)
 
     def _is_new(self, key: model.EnvironmentKey, source: str, revision: int, committed: int) -> bool:
         """Newer than all that was committed, or that this process has seen, committed or not.
@@ -202,4 +210,7 @@ def _without_counters(state: model.EnvironmentState) -> model.EnvironmentState:
     if rollout is not None:
         rollout = replace(rollout, phase_s=0.0, held_s=0.0, unready_s=0.0, stable_down_s=0.0, analysis=None)
     placements = tuple(replace(placement, idle_s=0.0, live_s=0.0) for placement in state.placements)
-    return replace(state, rollout=rollout, placements=placements, seen_runtime=0, seen_router=0)
+    schema = replace(state.schema, waited_s=0.0) if state.schema is not None else None
+    return replace(
+        state, rollout=rollout, placements=placements, schema=schema, seen_runtime=0, seen_router=0
+    )

@@ -10,12 +10,15 @@ from what was asked. Neighbours: unit tests of engine and web, and tests/simulat
 """
 
 from tidegate.testing.clock import ManualClock
+from tidegate.testing.fake_migrator import Database, FakeMigrator
 from tidegate.testing.fake_router import FakeRouter, ServerKey, Session
 from tidegate.testing.fake_runtime import RECENT_S, Behaviour, FakeRuntime, JobEnd
 
 __all__ = [
     "RECENT_S",
     "Behaviour",
+    "Database",
+    "FakeMigrator",
     "FakeRouter",
     "FakeRuntime",
     "JobEnd",

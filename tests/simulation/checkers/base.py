@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidegate.core import model
+from tidegate.core.migrations import Step
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -59,6 +60,9 @@ class Checker:
         command: model.RouteTable | None,
     ) -> None:
         """The running route was written, by a command or (None) by a restart of the router."""
+
+    def on_schema(self, key: model.EnvironmentKey, step: Step) -> None:
+        """A step of a migration has landed in the database."""
 
     def on_end(self) -> None:
         """Faults have stopped long ago."""

@@ -102,7 +102,8 @@ class RecordChecker(Checker):
         if rollout.reason is Reason.NEVER_READY:  # type: ignore[union-attr]
             limit_s = _least_start_s(before.incoming, was.phase)  # type: ignore[union-attr]
         elif rollout.reason is Reason.STUCK:  # type: ignore[union-attr]
-            limit_s = STUCK_S
+            holds = was.phase is Phase.MIGRATING and before.route.hold_s  # type: ignore[union-attr]
+            limit_s = before.route.hold_s if holds else STUCK_S
         else:
             return
         counted_s = self._counted_s[key]

@@ -17,6 +17,7 @@ from tidegate.engine import delivery, loop
 from tidegate.engine.gates import Gates
 from tidegate.engine.operations import Operations
 from tidegate.engine.pipelines import Pipelines
+from tidegate.testing import fakes
 from tidegate.testing.vault import MemorySecrets
 
 TTL_S: Final = 1e9
@@ -55,7 +56,11 @@ class Process:
         self.world = world
         lease = world.store.acquire("tidegate", ttl_s=TTL_S)
         adapters = loop.Adapters(
-            store=world.store, runtime=world.runtime, router=world.router, clock=world.clock
+            store=world.store,
+            runtime=world.runtime,
+            router=world.router,
+            migrator=fakes.FakeMigrator(clock=world.clock),
+            clock=world.clock,
         )
         self.lease: Final = lease
         self.controller: Final = loop.Controller(adapters, lease, renewed_at=world.clock.monotonic())

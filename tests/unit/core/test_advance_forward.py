@@ -29,6 +29,7 @@ from tests.support.builders import (
     worker,
 )
 from tidegate.core import advance
+from tidegate.core.home import STUCK_LIMIT_S
 from tidegate.core.model import (
     FULL_EXPOSURE,
     SLOTS,
@@ -230,7 +231,7 @@ def full(**changes: Any) -> Scene:
 
 def test_slots_that_never_get_free_end_the_wait() -> None:
     """A queue has a deadline too: drain and grace of what is in the way, and then some."""
-    limit_s = advance.STUCK_LIMIT_S + WEB.drain_s + WEB.grace_s
+    limit_s = STUCK_LIMIT_S + WEB.drain_s + WEB.grace_s
     state = full(phase_s=limit_s).state
     stuck = blind_runtime(perfect(state))
     waiting = advance.advance(state, stuck, 0.0)

@@ -26,6 +26,7 @@ from tests.support.builders import (
     worker,
 )
 from tidegate.core import advance
+from tidegate.core.home import STUCK_LIMIT_S
 from tidegate.core.model import EnvironmentState, InstanceState, Observation, Phase, Reason, Role
 
 AT_WORK = (Phase.STARTING, Phase.SHIFTING, Phase.HOLDING, Phase.FINISHING)
@@ -193,7 +194,7 @@ def test_message_of_a_late_start_names_the_eyes_that_were_shut() -> None:
 
 def test_shift_has_a_deadline() -> None:
     """A router that does not show the exposure within a minute ends the rollout."""
-    state = in_phase(Phase.SHIFTING, phase_s=advance.STUCK_LIMIT_S)
+    state = in_phase(Phase.SHIFTING, phase_s=STUCK_LIMIT_S)
     rollout = going(tick(state, blind_router(perfect(state))))
     assert (rollout.phase, rollout.reason) == (Phase.ABORTING, Reason.STUCK)
     assert rollout.detail == "the router does not show 5 % after 60 s"
@@ -201,7 +202,7 @@ def test_shift_has_a_deadline() -> None:
 
 def test_finish_has_a_deadline() -> None:
     """Workers that never get ready send everybody home."""
-    state = in_phase(Phase.FINISHING, WEB, worker(), phase_s=advance.STUCK_LIMIT_S + 2 * START_LIMIT_S)
+    state = in_phase(Phase.FINISHING, WEB, worker(), phase_s=STUCK_LIMIT_S + 2 * START_LIMIT_S)
     rollout = going(tick(state, without_groups(perfect(state), placed(state, "r2"), "mailer")))
     assert (rollout.phase, rollout.reason) == (Phase.ABORTING, Reason.NEVER_READY)
     assert rollout.detail == "not finished after 180 s: mailer 0 of 1 ready"
@@ -209,7 +210,7 @@ def test_finish_has_a_deadline() -> None:
 
 def test_hold_that_cannot_be_observed_ends() -> None:
     """No data is no verdict; after two minutes of none it is an abort."""
-    limit_s = advance.STUCK_LIMIT_S + START_LIMIT_S
+    limit_s = STUCK_LIMIT_S + START_LIMIT_S
     state = in_phase(Phase.HOLDING, phase_s=limit_s)
     rollout = going(tick(state, blind_router(perfect(state))))
     assert (rollout.phase, rollout.reason) == (Phase.ABORTING, Reason.STUCK)

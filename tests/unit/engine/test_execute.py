@@ -10,6 +10,7 @@ from tidegate import errors
 from tidegate.core import reconcile, routing
 from tidegate.core.effects import ApplyGroup, ApplyRoutes, Effect, RemoveGroup
 from tidegate.engine import execute
+from tidegate.testing.fake_migrator import FakeMigrator
 
 STATE = environment().live("r1").state
 START = ApplyGroup(group=reconcile.instance_group(STATE, placed(STATE, "r1"), WEB))
@@ -18,7 +19,7 @@ ROUTE = ApplyRoutes(table=routing.route_table(STATE))
 
 
 def done(effect: Effect, world: World) -> execute.Failure | None:
-    return execute.execute(effect, runtime=Runtime(world), router=Router(world))
+    return execute.execute(effect, runtime=Runtime(world), router=Router(world), migrator=FakeMigrator())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tidegate import errors, ports
 from tidegate.core import model
 from tidegate.core.model import EnvironmentKey
 from tidegate.engine import loop
+from tidegate.testing.fake_migrator import FakeMigrator
 from tidegate.testing.store import MemoryStore
 
 TTL_S = 12.0
@@ -123,7 +124,13 @@ class Plant:
     def another(self, lease: ports.Lease) -> loop.Controller:
         """A controller of that lease."""
         world = self.world
-        adapters = loop.Adapters(store=self.store, runtime=Runtime(world), router=Router(world), clock=world)
+        adapters = loop.Adapters(
+            store=self.store,
+            runtime=Runtime(world),
+            router=Router(world),
+            migrator=FakeMigrator(),
+            clock=world,
+        )
         return loop.Controller(adapters, lease, renewed_at=world.monotonic())
 
     def holds(self, scene: Scene, key: EnvironmentKey = KEY) -> model.EnvironmentState:
