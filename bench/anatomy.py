@@ -27,6 +27,7 @@ from tidegate.store.pipelines import SqlitePipelines
 from tidegate.store.secrets import SqliteSecrets
 from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
+from tidegate.testing.fake_migrator import FakeMigrator
 from tidegate.vault.opened import Vault
 from tidegate.vault.redaction import Redactor
 
@@ -124,6 +125,7 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
             store=clocked_store,
             runtime=cast("ports.Runtime", Clocked(runtime, "runtime", calls)),
             router=cast("ports.Router", Clocked(router, "router", calls)),
+            migrator=FakeMigrator(),
             clock=clock,
         )
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)

@@ -26,15 +26,17 @@ import tidegate
 from tidegate import errors, inflow, launcher, paths, ports, telemetry
 from tidegate.artifacts.content import ContentStore
 from tidegate.clock import SystemClock
-from tidegate.core import model, promotions, requests
+from tidegate.core import model, parts, promotions, requests, schemas
 from tidegate.core.model import EnvironmentKey, InstanceGroup
 from tidegate.engine import conveyor, delivery, gates, loop, noise, operations, pipelines, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.launcher import Settings
+from tidegate.migrators.processes import ProcessMigrator, Surroundings
 from tidegate.runtimes.process import ProcessRuntime, ProcessSettings
 from tidegate.store.audit import SqliteAudit
 from tidegate.store.pipelines import SqlitePipelines
+from tidegate.store.proofs import SqliteProofs
 from tidegate.store.secrets import SqliteSecrets
 from tidegate.store.series import SqliteSeries
 from tidegate.store.sqlite import SqliteStore
@@ -64,6 +66,7 @@ class ControlPlane:
     kept: SqliteSeries
     noise: noise.Noise
     recorder: series.Recorder
+    migrator: ProcessMigrator
     lease: ports.Lease
     trust: identity.Trust
     audit_log: SqliteAudit
@@ -90,6 +93,7 @@ class ControlPlane:
         if self.conveyor is not None:
             self.conveyor.stop()
         self.watch.stop()
+        self.migrator.close()
         self.recorder.stop()
         self.kept.close()
         self.checkpoints.stop()
@@ -146,7 +150,8 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
         )
         launcher.save_settings(home, settings)
         shown = RedactedRuntime(runtime, redactor)
-        adapters = loop.Adapters(store=store, runtime=shown, router=router, clock=clock)
+        migrator = ProcessMigrator(_surroundings(vault, content, runtime, SqliteProofs(store, lease)))
+        adapters = loop.Adapters(store=store, runtime=shown, router=router, migrator=migrator, clock=clock)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
         tokens = SqliteTokens(store, lease, key=audit_key)
         kept = SqliteSeries(home.series)
@@ -167,6 +172,7 @@ def assemble(home: paths.Home, settings: Settings, redactor: Redactor) -> Contro
             kept=kept,
             noise=replays,
             recorder=recorder,
+            migrator=migrator,
         )
         plane.watch.on_lost = plane.request_stop
         plane.server = _server(plane, controller, content, clock, link_ports)
@@ -202,6 +208,46 @@ def _admitting(
         vault.secrets.given,  # a value that does not open is found here, before anything is unpacked
     )
     return admitting.Admitting(content, checks, found=found)
+
+
+def _surroundings(
+    vault: Vault, content: ContentStore, runtime: ProcessRuntime, known: SqliteProofs
+) -> Surroundings:
+    """What runs migrations: the same admission and secrets as for what runs the app."""
+
+    def group(job: schemas.MigrationJob) -> InstanceGroup:
+        return InstanceGroup(
+            key=EnvironmentKey(app=job.app, environment=job.environment),
+            placement=0,
+            service=promotions.MIGRATIONS,
+            release=job.release,
+            digest=job.digest,
+            run=(job.use.path, job.use.database),
+            serves=False,
+            check=model.Check(kind=model.CheckKind.ALIVE),
+            instances=1,
+            environment=job.config,
+            limits=parts.UNLIMITED,
+            grace_s=0.0,
+            secrets=job.secrets,
+            admission=job.admission,
+        )
+
+    def values(job: schemas.MigrationJob) -> dict[str, str]:
+        asked = group(job)
+        admitting.admitted(vault.seals, asked)
+        vault.origins.proved_of(job.app, job.release, job.digest)
+        return vault.secrets.given(asked)
+
+    def unpacked(job: schemas.MigrationJob) -> Path:
+        content.verify(job.digest)
+        return content.path(job.digest)
+
+    def account(key: EnvironmentKey) -> tuple[int, int] | None:
+        found = runtime.account(key)
+        return (found.user, found.group) if found is not None else None
+
+    return Surroundings(content=unpacked, values=values, account=account, proofs=known)
 
 
 def _found(key: EnvironmentKey, release: int, action: str, word: str, sentence: str) -> ports.AuditEntry:

@@ -305,7 +305,7 @@ def go_to_stage(
         raise ValueError(f"rollout {rollout.id} has no placement to expose")
     exposure_bps = shifting.current_stage.exposure_bps
     stable = state.live
-    if rollout.migration is not None and rollout.migration.held:
+    if migrating.cannot_share(state, rollout.migration):
         stable = incoming  # who was live cannot answer any more, not even other apps
     shifted = routing.moved(
         replace(state, rollout=shifting),
@@ -389,7 +389,7 @@ def _finishing(state: EnvironmentState, rollout: Rollout, observed: Observation,
         predecessor=replaced.id if replaced else None,
         settled=False,
     )
-    after = Role.STANDBY if migrating.survives(rollout.migration) else Role.RETIRING
+    after = Role.STANDBY if not migrating.cannot_stay(state, rollout.migration) else Role.RETIRING
     old = tuple(replace(p, role=after, idle_s=0.0) if p.role is Role.LIVE else p for p in state.placements)
     settled = replace(state, placements=old, rollout=None, last=succeeded).with_placement(live)
     settled = routing.moved(settled, stable=live.slot, canary=None, exposure_bps=0, preview="")

@@ -31,7 +31,7 @@ def abort(state: EnvironmentState, rollout: Rollout, reason: Reason, detail: str
         canary=None,
         exposure_bps=0,
         preview="",
-        hold_s=migrating.hold_s(state) if back else 0,
+        hold_s=migrating.hold_s(state) if back or (live is not None and live.stranded) else 0,
     )
     if back and live is not None:
         home = migrating.begin(home, live)

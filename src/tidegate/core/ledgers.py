@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from tidegate.core.catalogs import Catalog, EntryKey, EntryKind
-from tidegate.core.migrations import MigrationPhase
+from tidegate.core.migrations import Migration, MigrationPhase, Revert
 
 
 class RowState(enum.StrEnum):
@@ -56,6 +56,10 @@ class LedgerRow:
     """Empty: there is no way back, see `no_way_back`."""
     verify: str = ""
     no_way_back: str = ""
+    revert: Revert = Revert.NONE
+    """What its trial has shown of the way back."""
+    why: str = ""
+    """What the trial has found, if it is not exact."""
     release: int = 0
     """That brought it."""
     digest: str = ""
@@ -76,6 +80,12 @@ class LedgerRow:
     def unfinished(self) -> bool:
         """Neither here nor there."""
         return self.state in (RowState.APPLYING, RowState.REVERTING)
+
+    @property
+    def migration(self) -> Migration:
+        """For the planner."""
+        why = self.no_way_back or self.why
+        return Migration(id=self.id, phase=self.phase, revert=self.revert, release=self.release, why=why)
 
     def checked(self) -> Self:
         """With its checksum."""

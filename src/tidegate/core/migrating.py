@@ -52,7 +52,7 @@ def source(state: EnvironmentState, placement: Placement) -> tuple[schemas.Migra
     others = (state.live, *reversed(state.placements))
     for other in others:
         if other is not None and other.spec.migrations is not None:
-            return replace(other.spec.migrations, path=""), other
+            return other.spec.migrations, other
     return None
 
 
@@ -71,12 +71,13 @@ def wanted_job(state: EnvironmentState) -> MigrationJob | None:
         id=work.job,
         app=state.key.app,
         environment=state.key.environment,
-        release=placement.release,
-        digest=placement.digest,
+        release=owner.release,
+        digest=owner.digest,
         use=use,
+        offers=owner == placement,
         config=owner.spec.config,
         secrets=owner.secrets,
-        admission=placement.admission,
+        admission=owner.admission,
         steps=_steps(work),
         only=work.only,
         fence=work.id,
@@ -252,9 +253,15 @@ def quiet(state: EnvironmentState, placement: Placement | None, observed: Observ
     return gone and all(count == 0 for count in sessions)
 
 
-def survives(plan: Plan | None) -> bool:
-    """Whether the release that was replaced can be kept warm after this plan."""
-    return plan is None or plan.way not in (Way.PAUSE, Way.FLIP_THEN_REVERT)
+def cannot_share(state: EnvironmentState, plan: Plan | None) -> bool:
+    """Whether the release that is live and the next one cannot live on one schema."""
+    stranded = state.live is not None and state.live.stranded
+    return stranded or (plan is not None and bool(plan.held))
+
+
+def cannot_stay(state: EnvironmentState, plan: Plan | None) -> bool:
+    """Whether the release that was replaced cannot be kept warm after this plan."""
+    return cannot_share(state, plan) or (plan is not None and plan.way is Way.FLIP_THEN_REVERT)
 
 
 # --- changing back ---------------------------------------------------------------------------------
@@ -295,7 +302,8 @@ def change_back(
     plan = to_live(live, found.study)
     if work.part is Part.STUDY and plan.way is Way.REFUSED:
         closed = _blocked(f"r{live.release}", plan.blocked)
-        return replace(state, schema=None), f"{closed} Requests stay held: deploy a release that fits."
+        stranded = state.with_placement(replace(live, stranded=True))
+        return replace(stranded, schema=None), f"{closed} Requests stay held: deploy a release that fits."
     if work.part is Part.STUDY and _all(plan):
         return replace(state, schema=replace(work, part=Part.AFTER, plan=plan, waited_s=0.0)), ""
     return routing.moved(replace(state, schema=None), hold_s=0), ""
@@ -368,7 +376,11 @@ def contract_after_s(placement: Placement) -> float:
 
 
 def _settled(state: EnvironmentState, live: Placement, reason: Reason | None, detail: str) -> Outcome:
-    done = replace(state, schema=None).with_placement(replace(live, settled=True))
+    stranded = live.stranded and reason is Reason.LEFT_AHEAD
+    settled = replace(live, settled=True, stranded=stranded)
+    done = replace(state, schema=None).with_placement(settled)
+    if live.stranded and not stranded:
+        done = routing.moved(done, hold_s=0)
     return Outcome(state=done, events=(_event(live, reason, detail),) if reason else ())
 
 

@@ -212,6 +212,8 @@ class Placement:
     """See `RolloutRequest`."""
     settled: bool = False
     """The schema is as this release wants it: nothing is left to be applied or reverted."""
+    stranded: bool = False
+    """Live, and the schema cannot be brought back to what it needs: its users' requests stay held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import enum
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Self
+from typing import Final, Self
 
 from tidegate.core import model
 
@@ -168,6 +168,10 @@ class PipelineState:
         return replace(self, promotions=left, ended=(*ended, promotion)[-KEPT:])
 
 
+#: Stands for the scripts of a release where its commands are listed: no service can have that name.
+MIGRATIONS: Final = "_migrations"
+
+
 def identity(release: model.Release) -> str:
     """What a release runs, as a hash that is the same for the same: artifact, commands, checks, dependencies.
 
@@ -175,7 +179,12 @@ def identity(release: model.Release) -> str:
     of it: a release that changes nothing but production's configuration needs not start over.
     """
     ran = [
-        [name, [_ran(service) for service in spec.services], asdict(spec.verify) if spec.verify else None]
+        [
+            name,
+            [_ran(service) for service in spec.services],
+            asdict(spec.verify) if spec.verify else None,
+            *([spec.migrations.path] if spec.migrations else []),
+        ]
         for name, spec in release.environments
     ]
     text = json.dumps([release.digest, ran], separators=(",", ":"), sort_keys=True)
@@ -190,6 +199,8 @@ def admitted(spec: model.EnvironmentSpec) -> tuple[str, ...]:
     commands = [command_line(one.name, one.run, one.check.command) for one in spec.services]
     if spec.verify is not None:
         commands.append(command_line(model.VERIFY_SERVICE, spec.verify.run))
+    if spec.migrations is not None:
+        commands.append(command_line(MIGRATIONS, (spec.migrations.path, spec.migrations.database)))
     return (*commands, *(variable_line(name, value) for name, value in spec.config))
 
 

@@ -45,7 +45,7 @@ def _planned(state: EnvironmentState, rollout: Rollout, incoming: Placement, stu
     refusal = migrating.refusal(request, plan, study)
     if refusal or work is None:
         return home.abort(state, rollout, Reason.MIGRATION_REFUSED, refusal)
-    if plan.held:  # both releases cannot live on one schema: no canary
+    if migrating.cannot_share(state, plan):  # no canary
         request = replace(request, strategy=strategy.SWITCH)
     detail = migrating.described(plan)
     planned = replace(rollout, request=request, migration=plan, reason=Reason.MIGRATING, detail=detail)
@@ -76,15 +76,15 @@ def _clear_the_way(
         names = ", ".join(f"r{one.release}" for one in retiring)
         detail = f"{names} cannot end, and cannot live on the new schema"
         return home.abort(state, rollout, Reason.STUCK, detail)
-    held = state.route.hold_s > 0
-    if work.part is not Part.HELD or live is None or (held and migrating.quiet(state, live, observed)):
+    paused = state.route.hold_s > 0
+    if work.part is not Part.HELD or live is None or (paused and migrating.quiet(state, live, observed)):
         return Outcome(state=replace(state, schema=replace(work, ready=True)))
-    if not held:
+    if not paused:
         held = replace(rollout, reason=Reason.REQUESTS_HELD)
         hold_s = migrating.hold_s(state)
         detail = f"at most {hold_s} s each"
-        paused = routing.moved(replace(state, rollout=held), hold_s=hold_s)
-        return Outcome(state=paused, events=(event_of(held, detail),))
+        moved = routing.moved(replace(state, rollout=held), hold_s=hold_s)
+        return Outcome(state=moved, events=(event_of(held, detail),))
     waited = replace(work, waited_s=work.waited_s + dt_s)
     if waited.waited_s > state.route.hold_s:
         detail = f"requests or workers that were under way did not end within {state.route.hold_s} s"

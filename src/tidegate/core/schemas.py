@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from tidegate.core.migrations import Migration, Plan, Step
+from tidegate.core.migrations import Migration, MigrationPhase, Plan, Revert, Step
 from tidegate.core.parts import SecretVersion
 
 CONTRACT_AFTER_S = 24 * 3600.0
@@ -23,7 +23,7 @@ class MigrationsUse:
     """The migrations that a release brings, and how an environment runs them."""
 
     path: str
-    """Folder in the package; empty: none, this release knows nothing of the database."""
+    """Folder in the package."""
     database: str
     """Name of the variable, secret or configuration, that holds the address of the database."""
     contract_after_s: float = CONTRACT_AFTER_S
@@ -81,6 +81,9 @@ class MigrationJob:
     digest: str
     """Of the artifact that holds the scripts of what is applied; reverts are in the ledger."""
     use: MigrationsUse
+    offers: bool = True
+    """False: the release that the schema is brought to is older than the first migration. What it is reached
+    by is another's, who is named here."""
     config: tuple[tuple[str, str], ...] = ()
     secrets: tuple[SecretVersion, ...] = ()
     admission: str = ""
@@ -112,6 +115,25 @@ class Study:
     """The greatest that the database has seen, that of this job included."""
     notes: tuple[str, ...] = field(default=())
     """For people: a warning each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What trying a migration out has shown, on a schema with this fingerprint; all by digests."""
+
+    up_sha: str
+    down_sha: str
+    """Empty: there is no script."""
+    fp_before: str
+    fp_after: str
+    """Of the schema; empty: it cannot be applied."""
+    phase: MigrationPhase
+    revert: Revert
+    why: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.up_sha, self.down_sha, self.fp_before
 
 
 class JobState(enum.StrEnum):

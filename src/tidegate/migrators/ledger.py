@@ -12,11 +12,11 @@ caller has open: a script and its row are there together or not at all.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final
 
 from tidegate import errors
 from tidegate.core.ledgers import LedgerRow, RowState
-from tidegate.core.migrations import MigrationPhase
+from tidegate.core.migrations import MigrationPhase, Revert
 from tidegate.migrators.session import Limits, Session
 
 FORMAT: Final = 1
@@ -30,7 +30,8 @@ _TABLES: Final = (
     )""",
     """CREATE TABLE IF NOT EXISTS _tidegate_apps (
         app text PRIMARY KEY,
-        environment text NOT NULL
+        environment text NOT NULL,
+        fence integer NOT NULL
     )""",
     """CREATE TABLE IF NOT EXISTS _tidegate_migrations (
         seq integer PRIMARY KEY,
@@ -46,6 +47,8 @@ _TABLES: Final = (
         down text NOT NULL,
         verify text NOT NULL,
         no_way_back text NOT NULL,
+        revert text NOT NULL,
+        why text NOT NULL,
         release integer NOT NULL,
         digest text NOT NULL,
         "by" text NOT NULL,
@@ -81,6 +84,7 @@ _CHANGE: Final = (
     + ", ".join(f'"{name}" = :{name}' for name in _NAMES if name != "seq")
     + " WHERE seq = :seq"
 )
+_RAISE: Final = "UPDATE _tidegate_apps SET fence = :fence WHERE app = :app AND fence < :fence"
 _TELL: Final = """
     INSERT INTO _tidegate_events (seq, app, id, what, detail, "by", at)
     VALUES ((SELECT coalesce(max(seq), 0) + 1 FROM _tidegate_events), :app, :id, :what, :detail, :by, :at)
@@ -150,7 +154,7 @@ class Ledger:
             self.refuse_others(opened, environment)
             with self._session.transaction(Limits()):
                 self._session.rows(
-                    "INSERT INTO _tidegate_apps (app, environment) VALUES (:app, :environment) "
+                    "INSERT INTO _tidegate_apps (app, environment, fence) VALUES (:app, :environment, 0) "
                     "ON CONFLICT (app) DO NOTHING",
                     {"app": app, "environment": environment},
                 )
@@ -183,6 +187,13 @@ class Ledger:
         """What is in the schema of a migration now."""
         found = self._session.rows(_ROW, {"app": app, "id": id_})
         return _row(found[0]) if found else None
+
+    def fence(self, app: str, fence: int) -> int:
+        """Raise it, if it is smaller; as it is then. Whoever has a smaller one comes too late."""
+        values = {"app": app, "fence": fence}
+        self._session.rows(_RAISE, values)
+        found = self._session.rows("SELECT fence FROM _tidegate_apps WHERE app = :app", {"app": app})
+        return int(found[0][0]) if found else 0
 
     def fingerprint(self) -> str:
         """Of the schema as Tidegate last left it."""
@@ -221,10 +232,11 @@ class Ledger:
 def _row(values: tuple[object, ...]) -> LedgerRow:
     found = dict(zip(_NAMES, values, strict=True))
     state, phase = RowState(str(found.pop("state"))), MigrationPhase(str(found.pop("phase")))
-    doubtful = bool(found.pop("doubtful"))
-    return LedgerRow(state=state, phase=phase, doubtful=doubtful, **found)  # type: ignore[arg-type]
+    doubtful, revert = bool(found.pop("doubtful")), Revert(str(found.pop("revert")))
+    return LedgerRow(state=state, phase=phase, doubtful=doubtful, revert=revert, **found)  # type: ignore[arg-type]
 
 
 def _values(row: LedgerRow) -> dict[str, object]:
-    values = {name: getattr(row, name) for name in _NAMES}
-    return values | {"doubtful": int(row.doubtful), "state": row.state.value, "phase": row.phase.value}
+    values: dict[str, Any] = {name: getattr(row, name) for name in _NAMES}
+    words = {name: values[name].value for name in ("state", "phase", "revert")}
+    return values | words | {"doubtful": int(row.doubtful)}

@@ -59,6 +59,13 @@ _BLOCKERS: Final = """
 _NAMED: Final = re.compile(r":([a-z_]+)")
 
 
+_CONNECTED: Final = """
+    SELECT application_name FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
+    AND application_name <> ''
+"""
+
+
 class PostgresSession:
     """`Session`."""
 
@@ -133,6 +140,10 @@ class PostgresSession:
         with _told():
             found = self._connection.execute(_BLOCKERS, (LONG_S,)).fetchall()
         return tuple(f"{name or 'somebody'} (process {pid}, for {round(s)} s)" for pid, name, s in found)
+
+    def connected(self) -> tuple[str, ...]:
+        with _told():
+            return tuple(sorted(name for (name,) in self._ask(_CONNECTED)))
 
     def contents(self) -> Contents:
         found = self.catalog()

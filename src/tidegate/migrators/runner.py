@@ -15,7 +15,7 @@ Neighbours: `session` (the connection), `ledger` (the rows), `core.ledgers` (wha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -23,7 +23,8 @@ from typing import Final, TypeVar
 from tidegate import errors, ports
 from tidegate.core import catalogs, ledgers
 from tidegate.core.ledgers import Doubt, LedgerRow, Offered, RowState
-from tidegate.core.migrations import MigrationPhase
+from tidegate.core.migrations import MigrationPhase, Revert
+from tidegate.core.schemas import Proof
 from tidegate.migrators import scripts
 from tidegate.migrators.ledger import Ledger, LedgerEvent, Opened
 from tidegate.migrators.scripts import Script, SqlMigration
@@ -97,6 +98,10 @@ class Runner:
     jitter: Callable[[], float]
     """A number from 0 to 1, another one each time: so that those who wait do not come back together."""
     lock_wait_s: float = LOCK_WAIT_S
+    fence: int = 0
+    """Of the job; a database that has seen a greater one is not touched."""
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
+    """What is known of migrations that are applied, by id."""
     tell: Callable[[Progress], None] = _quiet
     _ledger: Ledger = field(init=False)
 
@@ -152,7 +157,7 @@ class Runner:
 
     def _up_at_once(self, migration: SqlMigration, author: Author, wait_s: float) -> bool:
         began = self.clock.monotonic()
-        with self.session.transaction(_limits(migration.up, wait_s)):
+        with self._changing(_limits(migration.up, wait_s)):
             row = self._row(migration.id)
             if row is not None:
                 _refuse_half(row)
@@ -191,7 +196,7 @@ class Runner:
 
     def _down_at_once(self, revert: tuple[str, Script], author: Author, wait_s: float) -> bool:
         began, (id_, script) = self.clock.monotonic(), revert
-        with self.session.transaction(_limits(script, wait_s)):
+        with self._changing(_limits(script, wait_s)):
             row = self._row(id_)
             if row is None:
                 return False
@@ -214,7 +219,7 @@ class Runner:
 
     def _up_stepwise(self, migration: SqlMigration, author: Author, wait_s: float) -> bool:
         began = self.clock.monotonic()
-        with self.session.transaction(Limits()):
+        with self._changing(Limits()):
             row = self._row(migration.id)
             if row is not None and row.state is RowState.APPLIED:
                 return False
@@ -226,7 +231,7 @@ class Runner:
                 _refuse_half(row)
             self._edited_on(row, migration)
         self._steps(migration.id, migration.up, migration.verify, wait_s)
-        with self.session.transaction(Limits()):
+        with self._changing(Limits()):
             row = self._row(migration.id)
             if row is None or row.state is not RowState.APPLYING:
                 return False
@@ -250,7 +255,7 @@ class Runner:
 
     def _down_stepwise(self, revert: tuple[str, Script], author: Author, wait_s: float) -> bool:
         began, (id_, script) = self.clock.monotonic(), revert
-        with self.session.transaction(Limits()):
+        with self._changing(Limits()):
             row = self._row(id_)
             if row is None:
                 return False
@@ -260,7 +265,7 @@ class Runner:
                 fingerprint = self._undrifted().fingerprint
                 self._ledger.change(replace(row, state=RowState.REVERTING, done=0, fp_now=fingerprint))
         self._steps(id_, script, None, wait_s)
-        with self.session.transaction(Limits()):
+        with self._changing(Limits()):
             row = self._row(id_)
             if row is None or row.state is not RowState.REVERTING:
                 return False
@@ -279,7 +284,7 @@ class Runner:
 
     def _step(self, row: LedgerRow, statement: Statement, limits: Limits) -> None:
         try:
-            with self.session.transaction(limits):
+            with self._changing(limits):
                 if self._row(row.id) == row:
                     with _located(row.id, statement):
                         self.session.run(statement.text)
@@ -288,7 +293,7 @@ class Runner:
         except errors.DatabaseError as error:
             if not self.session.needs_none(error):
                 raise
-        with self.session.transaction(Limits()):
+        with self._changing(Limits()):
             row = self._ledger.change(replace(row, doubtful=True))
         try:
             with _located(row.id, statement):
@@ -298,7 +303,7 @@ class Runner:
         except errors.DatabaseError:
             self._clean(row)
             raise
-        with self.session.transaction(Limits()):
+        with self._changing(Limits()):
             self._finished(row)
 
     def _finished(self, row: LedgerRow) -> None:
@@ -391,7 +396,28 @@ class Runner:
     def _row(self, id_: str) -> LedgerRow | None:
         return self._ledger.row(self.app, id_)
 
+    @contextmanager
+    def _changing(self, limits: Limits) -> Iterator[None]:
+        """A transaction of a job that has not come too late."""
+        with self.session.transaction(limits):
+            self.refuse_late()
+            yield
+
+    def refuse_late(self) -> None:
+        """Raises SchemaError: a newer job has been at this database."""
+        if self._ledger.fence(self.app, self.fence) > self.fence:
+            raise errors.SchemaError(
+                "A newer rollout has been at this database since this job was asked for: it changes nothing.",
+                hint="`tide migrate status` shows what is applied.",
+            )
+
+    def fenced(self) -> int:
+        """The greatest fence that the database has seen, this one included."""
+        with self.session.transaction(Limits()):
+            return self._ledger.fence(self.app, self.fence)
+
     def _row_of(self, migration: SqlMigration, author: Author) -> LedgerRow:
+        proof = self.proofs.get(migration.id)
         return LedgerRow(
             seq=0,
             app=self.app,
@@ -402,6 +428,8 @@ class Runner:
             down=migration.down.body if migration.down else "",
             verify=migration.verify.body if migration.verify else "",
             no_way_back=migration.no_way_back,
+            revert=proof.revert if proof else Revert.NONE,
+            why=proof.why if proof else "it was never tried",
             release=author.release,
             digest=author.digest,
             by=author.by,

@@ -66,6 +66,9 @@ class Session(Protocol):
     def blockers(self) -> tuple[str, ...]:
         """Whoever has been in a transaction with locks on tables for long, as people know them."""
 
+    def connected(self) -> tuple[str, ...]:
+        """What others call their connections to this database, sorted; nothing where that cannot be seen."""
+
     def contents(self) -> Contents:
         """All rows of all tables. Reads everything: for scratch databases."""
 

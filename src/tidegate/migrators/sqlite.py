@@ -96,6 +96,9 @@ class SqliteSession:
     def blockers(self) -> tuple[str, ...]:
         return ()  # SQLite does not tell
 
+    def connected(self) -> tuple[str, ...]:
+        return ()  # nor who has the file open
+
     def contents(self) -> Contents:
         found = self.catalog()
         tables = sorted(key.name for key in found.entries if key.kind is EntryKind.TABLE)

@@ -1,46 +1,45 @@
-"""The process that runs scripts: `python -m tidegate.migrators.worker`, with its order on standard input.
+"""The process that works on a database: `python -m tidegate.migrators.worker`, its order on standard input.
 
 A process of its own, so that a script that hangs or a library that crashes takes nothing else along, and so
 that the password of the database is in no other process's memory, and in nobody's `ps`. It may be killed at
 any moment and started again with the same order: what is done is in the ledger.
 
-Input: one JSON object, `Order`. Output: a JSON object a line: {"progress": ...} while it works, then one of
-{"done": ["0003_a up", ...]} and {"error": {"kind", "message", "hint"}}. Exit status: 0, or that of the error.
+Input: one line with a JSON object, `Order`. When the input ends after it, whoever gave the order is gone, and
+so is the worker: an order of yesterday is not carried out today. Output: a JSON object a line: {"progress":
+...} while it works, then {"done": [...], "study": ..., "proofs": [...]} or {"error": {"kind", "message",
+"hint"}}. Exit status: 0, or that of the error.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tidegate import errors
 from tidegate.clock import SystemClock
-from tidegate.core.migrations import Direction
-from tidegate.migrators import scripts
+from tidegate.core.migrations import Direction, Step
+from tidegate.core.schemas import Proof
+from tidegate.migrators import scripts, studies
 from tidegate.migrators.databases import LOCK_WAIT_S, open_session
 from tidegate.migrators.runner import LOCK_WAIT_S as SCRIPT_LOCK_WAIT_S
 from tidegate.migrators.runner import Author, Progress, Runner
 from tidegate.migrators.scripts import SqlMigration
+from tidegate.migrators.session import Session
 
-ORDER_BYTES_MAX: Final = 1024 * 1024
+ORDER_BYTES_MAX: Final = 16 * 1024 * 1024
 RECONNECTS_MAX: Final = 5
 RECONNECT_PAUSE_S: Final = 1.0
-
-
-class OrderedStep(BaseModel):
-    """A script to run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str
-    direction: Direction
 
 
 class Order(BaseModel):
@@ -53,11 +52,19 @@ class Order(BaseModel):
     app: str
     environment: str
     folder: Path | None = None
-    """With the migrations of the release; reverts come from the ledger."""
-    steps: Annotated[list[OrderedStep], Field(max_length=scripts.SCRIPTS_MAX)]
+    """With the migrations of the release; None: it has none. Reverts come from the ledger."""
+    steps: Annotated[list[Step], Field(max_length=scripts.SCRIPTS_MAX)]
+    """None: only a study."""
     release: int = 0
     digest: str = ""
     by: str = ""
+    fence: int = 0
+    only: list[int] = []
+    """Not empty: releases that may be connected to the database."""
+    proofs: list[Proof] = []
+    """What was tried before."""
+    user: tuple[int, int] | None = None
+    """User and group to become."""
     lock_wait_s: float = Field(default=SCRIPT_LOCK_WAIT_S, gt=0)
     runner_wait_s: float = Field(default=LOCK_WAIT_S, gt=0)
 
@@ -65,9 +72,9 @@ class Order(BaseModel):
 Say = Callable[[dict[str, Any]], None]
 
 
-def work(order: Order, say: Say) -> list[str]:
-    """All steps; those that were done. A lost connection is made again. Raises TidegateError."""
-    migrations = {one.id: one for one in scripts.read(order.folder)} if order.folder else {}
+def work(order: Order, say: Say) -> dict[str, Any]:
+    """All steps, and what is true then. A lost connection is made again. Raises TidegateError."""
+    migrations = _brought(order)
     done: list[str] = []
     clock = SystemClock()
     for attempt in range(RECONNECTS_MAX + 1):
@@ -80,13 +87,10 @@ def work(order: Order, say: Say) -> list[str]:
                     clock=clock,
                     jitter=random.random,
                     lock_wait_s=order.lock_wait_s,
+                    fence=order.fence,
                     tell=lambda progress: say({"progress": _told(progress)}),
                 )
-                runner.open()
-                runner.check(migrations.values())
-                ran = (step for step in order.steps if _step(runner, step, migrations, order))
-                done.extend(f"{step.id} {step.direction}" for step in ran)
-                return done
+                return _on_session(runner, migrations, order, done)
         except errors.LostDatabaseError as error:
             if attempt == RECONNECTS_MAX:
                 raise
@@ -95,7 +99,55 @@ def work(order: Order, say: Say) -> list[str]:
     raise AssertionError("unreachable")
 
 
-def _step(runner: Runner, step: OrderedStep, migrations: dict[str, SqlMigration], order: Order) -> bool:
+def _brought(order: Order) -> tuple[SqlMigration, ...]:
+    if order.folder is None:
+        return ()
+    if not order.folder.is_dir():
+        raise errors.NotFoundError(
+            f"The package of r{order.release} has no folder {order.folder.name}.",
+            hint="`migrations.path` in tidegate.yaml names it; it has to be in the package.",
+        )
+    return scripts.read(order.folder)
+
+
+def _on_session(
+    runner: Runner, migrations: tuple[SqlMigration, ...], order: Order, done: list[str]
+) -> dict[str, Any]:
+    trier = studies.Trier(url=order.url, clock=runner.clock, jitter=runner.jitter, known=order.proofs)
+    if order.steps:
+        runner.open()
+        runner.refuse_late()
+        runner.check(migrations)
+        _refuse_others(runner.session, order)
+        proved = {(proof.up_sha, proof.down_sha): proof for proof in order.proofs}
+        by_id = {one.id: one for one in migrations}
+        found = {
+            one.id: proved.get((one.up.sha256, one.down.sha256 if one.down else "")) for one in migrations
+        }
+        acting = replace(runner, proofs={id_: proof for id_, proof in found.items() if proof})
+        done += [f"{step.direction} {step.id}" for step in order.steps if _step(acting, step, by_id, order)]
+    studied = studies.study(runner, migrations, trier)
+    return {
+        "done": done,
+        "study": asdict(studied.study),
+        "proofs": [asdict(proof) for proof in studied.proofs],
+    }
+
+
+def _refuse_others(session: Session, order: Order) -> None:
+    """What is run now takes away what these still use."""
+    name = re.compile(rf"{re.escape(order.app)}\.{re.escape(order.environment)}\.r([0-9]+)")
+    there = [int(found[1]) for one in session.connected() if (found := name.fullmatch(one))]
+    others = sorted({release for release in there if release not in order.only})
+    if order.only and others:
+        listed = ", ".join(f"r{release} ({there.count(release)} connections)" for release in others)
+        raise errors.SchemaError(
+            f"Still connected to the database: {listed}.",
+            hint="What is run now would take away what it uses. It is tried again when it has gone.",
+        )
+
+
+def _step(runner: Runner, step: Step, migrations: dict[str, SqlMigration], order: Order) -> bool:
     author = Author(release=order.release, digest=order.digest, by=order.by)
     if step.direction is Direction.DOWN:
         return runner.down(step.id, author)
@@ -118,21 +170,46 @@ def _say(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def _end_with(orders: BinaryIO) -> None:
+    """Wait until whoever gave the order has gone, and go too: whatever is open is rolled back."""
+    while orders.read(1):
+        pass
+    os._exit(1)
+
+
+def _become(user: tuple[int, int]) -> None:
+    """Whoever runs the app: what is made belongs to it, and what it may not do cannot be done."""
+    uid, gid = user
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
 def main() -> int:
     """Exit status."""
+    orders = sys.stdin.buffer
     try:
-        order = Order.model_validate_json(sys.stdin.buffer.read(ORDER_BYTES_MAX))
+        order = Order.model_validate_json(orders.readline(ORDER_BYTES_MAX))
     except ValidationError as error:
         places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors(include_input=False))
         _say({"error": {"kind": "request", "message": f"The order is not valid: {places}.", "hint": None}})
         return 2
+    threading.Thread(target=_end_with, args=(orders,), daemon=True).start()
     try:
-        _say({"done": work(order, _say)})
+        if order.user is not None:
+            _become(order.user)
+        _say(work(order, _say))
     except errors.TidegateError as error:
         _say({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
         return error.exit_status
+    except OSError as error:
+        message = f"This machine does not let the migrations run: {error.strerror}."
+        _say({"error": {"kind": "machine", "message": message, "hint": None}})
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # the thread that waits for the input would hold up the interpreter

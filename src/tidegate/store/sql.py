@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tidegate.store import audit_sql, pipelines_sql, secrets_sql, sources_sql
+from tidegate.store import audit_sql, pipelines_sql, proofs_sql, secrets_sql, sources_sql
 
 _FIRST: Final = (
     """
@@ -112,6 +112,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
     secrets_sql.STEP,
     audit_sql.STEP,
     sources_sql.STEP,
+    proofs_sql.STEP,
 )
 
 # --- lease ---------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class FakeMigrator:
     def _offered(self, database: Database, job: MigrationJob) -> tuple[Migration, ...]:
         """What is applied as the ledger has it, what is not as the artifact has it."""
         applied = {one.id: one for one in database.applied}
-        brought = self.offered.get(job.digest, ()) if job.use.path else ()
+        brought = self.offered.get(job.digest, ()) if job.offers else ()
         return tuple(applied.get(one.id) or replace(one, release=job.release) for one in brought)
 
     def _release(self, key: model.EnvironmentKey, one: _Job) -> None:

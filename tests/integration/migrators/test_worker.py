@@ -20,15 +20,26 @@ pytestmark = pytest.mark.real
 def work(order: object) -> tuple[int, list[dict[str, Any]]]:
     """Its exit status, and what it said."""
     text = order if isinstance(order, str) else json.dumps(order)
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "tidegate.migrators.worker"],
-        input=text,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(f"{text}\n")
+        process.stdin.flush()
+        said = [json.loads(line) for line in process.stdout]
+        assert process.stderr.read() == ""
+    return process.returncode, said
+
+
+def done(said: list[dict[str, Any]]) -> list[str]:
+    """What was done, by its last line."""
+    return list(said[-1]["done"])
 
 
 def order(database: Database, folder: Path, *steps: str) -> dict[str, Any]:
@@ -55,11 +66,12 @@ def test_steps_are_done_once_and_told(database: Database, folder: Path) -> None:
     """How far it is, statement by statement, and at the end what it has done."""
     status, said = work(order(database, folder, "0001_users up"))
     progress = [(one["progress"]["id"], one["progress"]["statement"]) for one in said[:-1]]
-    assert (status, said[-1]) == (0, {"done": ["0001_users up"]})
+    assert (status, done(said)) == (0, ["up 0001_users"])
     assert progress == [("0001_users", 1), ("0001_users", 2)]
-    assert work(order(database, folder, "0001_users up")) == (0, [{"done": []}])
+    status, said = work(order(database, folder, "0001_users up"))
+    assert (status, len(said), done(said)) == (0, 1, [])
     status, said = work({**order(database, folder, "0001_users down"), "folder": None})
-    assert (status, said[-1]) == (0, {"done": ["0001_users down"]})
+    assert (status, done(said)) == (0, ["down 0001_users"])
 
 
 def test_error_is_told_with_its_place_and_status(database: Database, folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tests.simulation.checkers.base import Checker, Violation
 from tests.simulation.world import World
-from tidegate.core import model, reconcile, routing
+from tidegate.core import model, placements, reconcile, routing
 from tidegate.core.model import Role
 
 
@@ -50,7 +50,11 @@ def unsettled(world: World, key: model.EnvironmentKey, state: model.EnvironmentS
     table = routing.route_table(state)
     if routes is None or (state.route.fence > 0 and (routes.boot != table or routes.route != table.route)):
         return "the router does not hold what is committed"
-    ids = {model.group_id(key, p.id, s.name) for p in state.placements for s in p.spec.services}
+    ids = {
+        model.group_id(key, p.id, s.name)
+        for p in state.placements
+        for s in placements.wanted_services(state, p)
+    }
     seen = {group.id for group in observed.groups or ()}
     kept_down = {
         model.group_id(key, p.id, s.name)
