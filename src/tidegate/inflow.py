@@ -23,6 +23,7 @@ from tidegate.core.model import EnvironmentKey
 from tidegate.core.promotions import Ended, Promotion
 from tidegate.engine import builds, reports, workshop
 from tidegate.engine.operations import Asked, Operations
+from tidegate.migrators import brought
 from tidegate.runtimes.accounts import FIRST_USER, LAST_USER, Account
 from tidegate.sources import checkouts, output, processes, statuses
 from tidegate.sources.arrivals import Arrivals
@@ -213,6 +214,7 @@ class Inflow:
                 end=lambda push: processes.end(processes.mark(home.root, push), whole=push is not None),
                 end_user=_end_user,
             ),
+            scripts=lambda folder, parsed: brought.check(folder, parsed.environments),
             account=self._account,
         )
         return builds.Parts(

@@ -61,6 +61,13 @@ key_option = click.option(
 @why_option
 @key_option
 @no_wait_option
+@click.option(
+    "--accept-irreversible",
+    "accepted",
+    metavar="MIGRATION",
+    multiple=True,
+    help="Let this migration go forward though there is no exact way back from it.",
+)
 @click.option("--build-timeout", type=click.IntRange(min=1), default=3600, show_default=True, help="Seconds.")
 @command
 def deploy(
@@ -86,6 +93,7 @@ def deploy(
 def _released(tide: Tide, connection: client.Client, build_timeout_s: float) -> Json:
     """Build, pack, send and number what the manifest describes."""
     from tidegate.artifacts import builder, package
+    from tidegate.migrators import brought
 
     found = tide.manifest()
     folder = tide.file.absolute().parent
@@ -98,6 +106,7 @@ def _released(tide: Tide, connection: client.Client, build_timeout_s: float) -> 
             log=lambda line: tide.out.print(f"       {safe(line)}", style="bright_black"),
             timeout_s=build_timeout_s,
         )
+    brought.check(folder / found.artifact.package, found.environments)
     with tempfile.TemporaryFile() as archive:
         packed = package.pack(folder / found.artifact.package, archive)
         size = f"{packed.files} files, {packed.size_bytes / 1e6:.1f} MB"
@@ -242,6 +251,13 @@ def explain_abort(connection: client.Client, place: client.Place, rollout: Json,
     "--to", metavar="rN", callback=release_number, help="Any release that was live; default: the one before."
 )
 @click.option("--canary", is_flag=True, help="By the release's own strategy instead of a switch.")
+@click.option(
+    "--accept-loss",
+    "accepted",
+    metavar="MIGRATION",
+    multiple=True,
+    help="Revert this migration though rows are lost by it.",
+)
 @click.option("--group", "grouped", is_flag=True, help="With all apps that need each other, in order.")
 @click.option("--dry-run", is_flag=True, help="With --group: what it would do, changing nothing.")
 @supersede_option
@@ -259,10 +275,11 @@ def rollback(
     **asked: object,
 ) -> int:
     """Go back to a release that was live, with its configuration as it was."""
-    if (grouped and (to is not None or asked["canary"])) or (dry_run and not grouped):
+    alone = to is not None or asked["canary"] or asked["accepted"]
+    if (grouped and alone) or (dry_run and not grouped):
         raise errors.RequestError(
-            "--group goes back to what was live before, by a switch: it takes no --to and no --canary; "
-            "--dry-run goes with --group alone.",
+            "--group goes back to what was live before, by a switch: it takes no --to, no --canary and no "
+            "--accept-loss; --dry-run goes with --group alone.",
             hint="`tide rollback ENV --group --dry-run` shows what it would do.",
         )
     with tide.connected() as connection:
@@ -273,6 +290,7 @@ def rollback(
             return group.plan(tide, connection, place)
         if grouped:
             asked.pop("canary")
+            asked.pop("accepted")
             return group.roll_back(tide, connection, place, wait=not no_wait, **asked)
         accepted = connection.act(place, "rollback", to=to, **asked)
         current = accepted["environment"]["rollout"]

@@ -116,6 +116,8 @@ class Promotion:
     group: tuple[str, ...] = ()
     """Apps that go back together, in order."""
     supersede: bool = False
+    accepted: tuple[str, ...] = ()
+    """See `RolloutRequest`."""
     """A rollout that is in its way is aborted, not waited for."""
     rollout: int | None = None
     """Of this promotion, in `environment`."""

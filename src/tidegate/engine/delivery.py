@@ -209,6 +209,7 @@ class Delivery:
             key=asked.key,
             at=self.operations.clock.now(),
             supersede=supersede,
+            accepted=asked.accepted,
         )
         return found, promotion
 
@@ -261,6 +262,7 @@ def enter(
         name=promotion.requester,
         why=promotion.why,
         key=promotion.request_key(key.environment),
+        accepted=promotion.accepted,
     )
     if promotion.kind is model.RolloutKind.ROLLBACK:
         return act.rollback(key, release.number, asked, canary=False, supersede=promotion.supersede)

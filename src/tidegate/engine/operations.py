@@ -53,6 +53,8 @@ class Asked:
     """Proved name of who asks; `by` may say more."""
     why: str = ""
     key: str = ""
+    accepted: tuple[str, ...] = ()
+    """Migrations without an exact way back, or reverts that lose rows, that were agreed to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +240,8 @@ class Operations:
             why=asked.why,
             key=asked.key,
             at=self.clock.now(),
+            accepted=asked.accepted,
+            starts_ahead=True,  # scripts of SQL: no library of the app compares versions when it starts
         )
 
     def _with_past(self, key: EnvironmentKey, request: RolloutRequest) -> RolloutRequest:

@@ -131,6 +131,8 @@ class Workshop:
     pack: Callable[[Path, IO[bytes]], Packed]
     content: Content
     marks: Marks
+    scripts: Callable[[Path, Manifest], None] = lambda _package, _manifest: None
+    """Raises TidegateError if the migrations that the package brings are not valid."""
     account: Callable[[str], tuple[int, int] | None] = lambda _app: None
     """User and group that an app is built as; None: ours."""
 
@@ -158,7 +160,9 @@ class Workshop:
                     self.marks.end(push.id)
                     if account is not None:
                         self.marks.end_user(account[0])
-            digest = self._packed(_inside(room.source, base / parsed.artifact.package), log)
+            package = _inside(room.source, base / parsed.artifact.package)
+            digest = self._packed(package, log)
+            self.scripts(package, parsed)
         finally:
             self.checkouts.remove(room.root)
         return Built(manifest=parsed, digest=digest)

@@ -70,6 +70,7 @@ class BootFiles:
         Raises RouterError, StorageError.
         """
         self._write(self._folder / config.BUCKETS, config.buckets_text())
+        self._write(self._folder / config.HOLD, config.hold_text())
         records = self.records()
         for record in records:
             self._write_configuration(record)

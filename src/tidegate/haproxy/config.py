@@ -10,14 +10,14 @@ How a request finds its way:
     hosts.map   host                  -> app.environment.service
     links.map   internal port         -> app.environment.service.slot
                                          app.environment./<app.environment.service of another app>.
-    routes.map  app.environment.      -> <stable><mark>:<fence>:<canary>:<exposure>:<salt>:<preview>
+    routes.map  app.environment.      -> <stable><mark>:<fence>:<canary>:<exposure>:<salt>:<preview>[:<hold>]
     backend     app.environment.service.slot
 
 Each backend counts the answers of its servers to users, by latency, in a table of its own (`latency_lines`),
 and in another one those of them that are errors, by twentieths of the users (`user_lines`).
 
 One entry in routes.map per environment, found by prefix, so that all its services flip at once. The mark
-says whether a canary is open: without one, no cookie is read and nothing is hashed.
+says whether a canary is open, or requests are held: without, no cookie is read and nothing is hashed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ MAPS: Final = (HOSTS, ROUTES, LINKS, ADDRESSES)
 #: From microseconds, written as an address, to the bucket of `core.sequential`: never changed at run time.
 BUCKETS: Final = "buckets.map"
 
+#: The action that keeps requests, in HAProxy's own language for such.
+HOLD: Final = "hold.lua"
+
 PORT_MAX: Final = 65_535
+#: Longer than any client waits for an answer.
+HOLD_S_MAX: Final = 3600
 #: HAProxy keeps times in milliseconds below 2^31.
 TIME_MAX_S: Final = 2_000_000
 
@@ -72,8 +77,9 @@ _HOST: Final = re.compile(r"\*|(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/?-]{0,500}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{1,127}")
 _VALUE: Final = re.compile(
-    r"(?P<stable>[0-9]|-)(?P<mark>[=~]):(?P<fence>[0-9]{1,18}):(?P<canary>[0-9]|-)"
+    r"(?P<stable>[0-9]|-)(?P<mark>[=~!]):(?P<fence>[0-9]{1,18}):(?P<canary>[0-9]|-)"
     r":(?P<exposure>[0-9]{1,5}):(?P<salt>[A-Za-z0-9_-]{1,128}):(?P<preview>[A-Za-z0-9_-]{1,128})"
+    r"(:(?P<hold>[0-9]{1,5}))?"
 )
 
 
@@ -187,10 +193,14 @@ def route_value(route: model.Route) -> str:
     if not 0 <= route.fence < 10**18:
         raise RouterError(f"{route.fence} is not a fence.")
     stable = "-" if route.stable is None else str(route.stable)
-    mark, canary = ("=", "-") if route.canary is None else ("~", str(route.canary))
+    if not 0 <= route.hold_s <= HOLD_S_MAX:
+        raise RouterError(f"Requests can be held for 0 to {HOLD_S_MAX} s, not {route.hold_s}.")
+    canary = "-" if route.canary is None else str(route.canary)
+    mark = "!" if route.hold_s else "=" if route.canary is None else "~"
+    hold = f":{route.hold_s}" if route.hold_s else ""
     salt = _matched(_TOKEN, route.salt, "salt") if route.salt else "-"
     preview = _matched(_TOKEN, route.preview, "preview token", secret=True) if route.preview else "-"
-    return f"{stable}{mark}:{route.fence}:{canary}:{route.exposure_bps}:{salt}:{preview}"
+    return f"{stable}{mark}:{route.fence}:{canary}:{route.exposure_bps}:{salt}:{preview}{hold}"
 
 
 def parse_route(value: str) -> model.Route | None:
@@ -205,6 +215,7 @@ def parse_route(value: str) -> model.Route | None:
         exposure_bps=int(part["exposure"]),
         salt="" if part["salt"] == "-" else part["salt"],
         preview="" if part["preview"] == "-" else part["preview"],
+        hold_s=int(part["hold"] or 0),
         fence=int(part["fence"]),
     )
     try:
@@ -276,6 +287,11 @@ def buckets_text() -> str:
         for index, (begin, end) in enumerate(spans)
         for first, length in _prefixes(begin, end)
     )
+
+
+def hold_text() -> str:
+    """The file that `base.cfg` loads to hold requests."""
+    return importlib.resources.files(__package__).joinpath(HOLD).read_text()
 
 
 def _prefixes(begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -11,6 +11,7 @@ Neighbours: `cli` loads, `web` parses what a client sends, `engine` runs the env
     reading     text -> keys and scalars with their places      scalars    what one value means
     definition, section, gate_sections   all keys               checking   everything that is wrong
     gate_values   what one value of a gate means                gates      of a gate, to the core's values
+    migration_sections   keys of migrations
     resolving   defaults and overrides -> environments          schema, starter   what is made from it
 """
 

@@ -18,13 +18,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from tidegate.manifest import gate_values, scalars
 from tidegate.manifest.gate_sections import Approve, FreezeSection, Secrets, Verify
+from tidegate.manifest.migration_sections import Migrations, MigrationsHere
 from tidegate.manifest.reading import Scalar, shortened
 from tidegate.manifest.section import Section, key, widened_empty
 
 SERVICES_MAX = 200
 ENVIRONMENTS_MAX = 50
 
-_LATER_EVERYWHERE = frozenset({"migrations", "monitors", "notify", "runtime"})
+_LATER_EVERYWHERE = frozenset({"monitors", "notify", "runtime"})
 
 _IN_AN_ENVIRONMENT = "it stands in an environment"
 _OR_AT_THE_TOP = f"{_IN_AN_ENVIRONMENT}, or at the top of the file for all of them"
@@ -33,6 +34,7 @@ _OR_AT_THE_TOP = f"{_IN_AN_ENVIRONMENT}, or at the top of the file for all of th
 ELSEWHERE = {
     "analysis": _OR_AT_THE_TOP,
     "verify": _OR_AT_THE_TOP,
+    "migrations": "it stands at the top of the file; an environment may change parts of it",
     **dict.fromkeys(("approve", "freeze", "secrets", "soak"), _IN_AN_ENVIRONMENT),
 }
 
@@ -394,6 +396,12 @@ class EnvironmentSection(Section):
         default=[],
         max_length=gate_values.FREEZES_MAX,
     )
+    migrations: MigrationsHere = key(
+        "What is different about migrations here; `off`: none run.",
+        "{contract_after: 10m}",
+        "off",
+        default={},
+    )
     services: Annotated[dict[scalars.Name, OverrideSection], BeforeValidator(widened_empty)] = key(
         "What is different here, by service.", "{web: {instances: 4}}", default={}
     )
@@ -411,6 +419,12 @@ class ManifestSection(Section):
         "{web: {run: ./bin/web}}",
         min_length=1,
         max_length=SERVICES_MAX,
+    )
+    migrations: Migrations = key(
+        "Scripts that change the database, each with its way back.",
+        "migrations/",
+        "{path: db/, database: SHOP_DATABASE}",
+        default=None,
     )
     environments: Annotated[dict[scalars.Name, EnvironmentSection], BeforeValidator(widened_empty)] = key(
         "The pipeline, by name, in the order in which a release passes it. Not written: one, `production`.",

@@ -15,7 +15,7 @@ from tidegate.core import spec, strategy
 from tidegate.core.model import Check, CheckKind, EnvironmentSpec, Limits, ServiceSpec, Stage, Strategy
 from tidegate.core.policy import AnalysisPolicy
 from tidegate.core.spec import DeclaredService, Fault, HostClaim
-from tidegate.manifest import gates
+from tidegate.manifest import gates, migration_sections
 from tidegate.manifest.definition import (
     AnalysisSection,
     CanarySection,
@@ -48,6 +48,7 @@ def faults(definition: ManifestSection, known: frozenset[str], *, certain: bool)
     for name, environment in pipeline(definition).items():
         yield from spec.config_faults(name, environment.config, needed)
         yield from _override_faults(name, environment, known)
+        yield from _database_faults(name, definition, environment)
         if environment.strategy and environment.strategy.canary:
             shares = [step.share for step in environment.strategy.canary.steps]
             yield from spec.share_faults(("environments", name, "strategy", "canary", "steps"), shares)
@@ -63,6 +64,28 @@ def _override_faults(name: str, environment: EnvironmentSection, known: frozense
                 message=f"there is no service {service}",
                 hint=f"did you mean {close}?" if close else "name a key of services",
             )
+
+
+def _database_faults(
+    name: str, definition: ManifestSection, environment: EnvironmentSection
+) -> Iterator[Fault]:
+    """Who runs migrations has to say where the database is."""
+    use = migration_sections.resolved(definition.migrations, environment.migrations)
+    if use is None or use.database in environment.config:
+        return
+    forms = {one.name: one.as_file for one in gates.secrets(environment)}
+    if forms.get(use.database) is False:
+        return
+    where = ("migrations",)
+    if use.database in forms:
+        message = f"{name} has {use.database} as a file; migrations need it as a variable"
+        yield Fault(where=where, message=message, hint=f"environments.{name}.secrets: [{use.database}]")
+        return
+    yield Fault(
+        where=where,
+        message=f"{name} does not say where its database is: it has no {use.database}",
+        hint=f"environments.{name}: {{secrets: [{use.database}]}}, or migrations: off there",
+    )
 
 
 def declared(definition: ManifestSection) -> tuple[DeclaredService, ...]:
@@ -152,6 +175,7 @@ def _environment(
         soak_s=environment.soak,
         approvals=gates.approvals(environment),
         freezes=gates.freezes(environment),
+        migrations=migration_sections.resolved(definition.migrations, environment.migrations),
     )
 
 

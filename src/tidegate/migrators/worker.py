@@ -113,7 +113,13 @@ def _brought(order: Order) -> tuple[SqlMigration, ...]:
 def _on_session(
     runner: Runner, migrations: tuple[SqlMigration, ...], order: Order, done: list[str]
 ) -> dict[str, Any]:
-    trier = studies.Trier(url=order.url, clock=runner.clock, jitter=runner.jitter, known=order.proofs)
+    trier = studies.Trier(
+        url=order.url,
+        clock=runner.clock,
+        jitter=runner.jitter,
+        known=order.proofs,
+        tries=not order.steps,
+    )
     if order.steps:
         runner.open()
         runner.refuse_late()

@@ -122,6 +122,9 @@ class NewRelease(_Body):
     repository: str = Field(default="", max_length=500)
 
 
+MigrationId = Annotated[str, Field(pattern=r"^[0-9]{4,9}_[a-z0-9][a-z0-9_-]{0,99}$")]
+
+
 class Deploy(_Body):
     """Bring a release into an environment, through all that stand before it."""
 
@@ -130,6 +133,7 @@ class Deploy(_Body):
     emergency: str = Field(default="", max_length=2000)
     why: str = Field(default="", max_length=2000)
     key: str = Field(default="", max_length=200)
+    accepted: tuple[MigrationId, ...] = Field(default=(), max_length=100)
 
 
 class Rollback(_Body):
@@ -140,6 +144,7 @@ class Rollback(_Body):
     supersede: bool = False
     why: str = Field(default="", max_length=2000)
     key: str = Field(default="", max_length=200)
+    accepted: tuple[MigrationId, ...] = Field(default=(), max_length=100)
 
 
 class Steer(_Body):
@@ -159,6 +164,11 @@ class Backup(_Body):
     """Where to write the state: a file of the control plane's machine that is not there yet."""
 
     file: str = Field(pattern=r"^/[^\x00]*$", max_length=4096)
+
+
+def _agreed(migrations: tuple[str, ...]) -> str:
+    """For the audit log: what is lost by it, somebody has taken upon himself."""
+    return f"agreed to {', '.join(migrations)}" if migrations else ""
 
 
 def _key(
@@ -301,10 +311,12 @@ def _add_rollouts(app: FastAPI, context: Context) -> None:
 
     @app.post(f"{ENVIRONMENT}/deploy", status_code=202)
     def deploy(key: Key, body: Deploy, asker: Asking, note: Noting) -> pipeline_schemas.Accepted:
-        note.release, note.detail = body.release, body.emergency
+        note.release, note.detail = body.release, body.emergency or _agreed(body.accepted)
         if body.emergency:
             asker.demand(roles.Action.EMERGENCY, key.app, key.environment)
-        asked = operations.Asked(by=asker.by, name=asker.name, why=body.why, key=body.key)
+        asked = operations.Asked(
+            by=asker.by, name=asker.name, why=body.why, key=body.key, accepted=body.accepted
+        )
         delivered = context.delivery.deploy(
             key, body.release, asked, supersede=body.supersede, emergency=body.emergency
         )
@@ -312,8 +324,8 @@ def _add_rollouts(app: FastAPI, context: Context) -> None:
 
     @app.post(f"{ENVIRONMENT}/rollback", status_code=202)
     def rollback(key: Key, body: Rollback, by: By, note: Noting) -> pipeline_schemas.Accepted:
-        note.release = body.to
-        asked = operations.Asked(by=by, why=body.why, key=body.key)
+        note.release, note.detail = body.to, _agreed(body.accepted)
+        asked = operations.Asked(by=by, why=body.why, key=body.key, accepted=body.accepted)
         decision = act.rollback(key, body.to, asked, canary=body.canary, supersede=body.supersede)
         return accepted(key, decision)
 

@@ -84,8 +84,8 @@ def start(order: dict[str, object]) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(order).encode())
-    process.stdin.close()
+    process.stdin.write(json.dumps(order).encode() + b"\n")
+    process.stdin.flush()  # and left open: it would end with whoever gave the order
     return process
 
 
@@ -105,6 +105,7 @@ def race(
                 if status == 0:
                     return harmed
                 if status is not None:
+                    process.communicate()
                     running[at] = start(orders)
             # At last one is let through: harm would go on for ever otherwise.
             if time.monotonic() < deadline - ROUND_S / 2 and rng.random() < 0.8:
@@ -113,7 +114,7 @@ def race(
     finally:
         for process in running:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))

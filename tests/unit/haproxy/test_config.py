@@ -28,6 +28,7 @@ routes = st.builds(
     salt=st.just("") | tokens,
     preview=st.just("") | tokens,
     fence=st.integers(0, 10**17),
+    hold_s=st.just(0) | st.integers(1, 3600),
 )
 
 
@@ -67,7 +68,7 @@ def test_route_survives_the_map(route: model.Route) -> None:
     assert " " not in value
 
 
-@given(st.text(max_size=60) | st.from_regex(r"[-0-9=~:a-z]{0,40}", fullmatch=True))
+@given(st.text(max_size=60) | st.from_regex(r"[-0-9=~!:a-z]{0,40}", fullmatch=True))
 def test_only_own_values_are_routes(value: str) -> None:
     """What is read as a route is written the same way; anything else is none."""
     route = config.parse_route(value)
@@ -82,6 +83,8 @@ def test_only_own_values_are_routes(value: str) -> None:
         model.Route(exposure_bps=10_001),
         model.Route(exposure_bps=-1),
         model.Route(fence=-1),
+        model.Route(hold_s=-1),
+        model.Route(hold_s=3601),
         model.Route(salt="a:b"),
         model.Route(salt="-"),
         model.Route(preview="a b"),

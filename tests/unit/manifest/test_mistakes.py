@@ -335,7 +335,7 @@ def test_nothing_of_the_file_is_there() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["migrations", "monitors", "notify", "runtime"])
+@pytest.mark.parametrize("key", ["monitors", "notify", "runtime"])
 def test_keys_of_later_versions(key: str) -> None:
     """A key that a later version has is refused as such, not ignored and not called unknown."""
     text = f"{with_services('web: {run: x}')}{key}: x\n"
