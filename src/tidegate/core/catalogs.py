@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from tidegate.core.migrations import MigrationPhase
 
@@ -182,6 +183,8 @@ def phase(before: Catalog, after: Catalog) -> MigrationPhase:
     return strictest
 
 
+#: Of the name that a table or column is given instead of being dropped.
+TRASH: Final = "_trash_"
 _FORBIDDING = (EntryKind.CONSTRAINT, EntryKind.POLICY)
 _RELIED_ON = (*_FORBIDDING, EntryKind.FUNCTION, EntryKind.TRIGGER, EntryKind.TYPE)
 
@@ -210,12 +213,18 @@ def _gone(change: Change, found: list[Change]) -> Iterator[Finding]:
         if other.kind is ChangeKind.APPEARED
         and (other.key.kind, other.key.owner) == (key.kind, key.owner)
         and key.kind in (EntryKind.TABLE, EntryKind.COLUMN, EntryKind.LABEL)
+        and not _is_trash(other.key)
     ]
     if twins:
         why = f"is gone and {twins[0].name} is new: if it was renamed, no moment is right for both releases"
         yield Finding(MigrationPhase.BREAKING, str(key), why)
     else:
         yield Finding(MigrationPhase.CONTRACT, str(key), "is gone: the old release may use it")
+
+
+def _is_trash(key: EntryKey) -> bool:
+    """Whoever gives it such a name says that no release uses it any more: it can be had back whole."""
+    return key.name.rpartition(".")[2].startswith(TRASH)
 
 
 def _appeared(change: Change) -> Iterator[Finding]:

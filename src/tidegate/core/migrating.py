@@ -168,6 +168,9 @@ def refusal(request: RolloutRequest, plan: Plan, study: Study) -> str:
         )
     if plan.blocked:
         return _blocked(name, plan.blocked)
+    hopeless = [one for one in study.offered if not one.applies]
+    if hopeless:
+        return f"{hopeless[0].id} of {name}: {hopeless[0].why}"
     lossy = [id_ for id_ in plan.lossy if id_ not in request.accepted]
     if lossy and request.kind is RolloutKind.ROLLBACK:
         options = " ".join(f"--accept-loss {id_}" for id_ in lossy)

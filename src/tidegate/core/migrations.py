@@ -61,6 +61,8 @@ class Migration:
     """The first that brought it."""
     why: str = ""
     """The author's reason why there is no way back, or what the proof has found."""
+    applies: bool = True
+    """False: the proof has shown that it cannot be applied at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

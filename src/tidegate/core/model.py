@@ -41,6 +41,9 @@ ForeignLink = parts.ForeignLink
 #: Service name of the group that verifies a placement: no service of a manifest can have it.
 VERIFY_SERVICE: Final = "_verify"
 
+#: Variable by which libpq is told what to call a connection.
+CONNECTION_NAME: Final = "PGAPPNAME"
+
 #: Exposure is counted in basis points: 10 000 is everybody.
 FULL_EXPOSURE: Final = 10_000
 
@@ -421,6 +424,11 @@ class InstanceGroup:
     @property
     def id(self) -> str:
         return group_id(self.key, self.placement, self.service)
+
+    @property
+    def connection_name(self) -> str:
+        """What its connections to a database are called there."""
+        return f"{self.key.app}.{self.key.environment}.r{self.release}"
 
 
 def group_id(key: EnvironmentKey, placement: int, service: str) -> str:

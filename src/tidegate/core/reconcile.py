@@ -215,7 +215,8 @@ def _names(state: EnvironmentState, placement: Placement) -> dict[str, str]:
     """What libpq calls its connections in the database: there it is seen when the last has gone."""
     if placement.spec.migrations is None:
         return {}
-    return {"PGAPPNAME": f"{state.key.app}.{state.key.environment}.r{placement.release}"}
+    name = f"{state.key.app}.{state.key.environment}.r{placement.release}"
+    return {model.CONNECTION_NAME: name}
 
 
 def _links(placement: Placement, services: tuple[str, ...]) -> dict[str, str]:

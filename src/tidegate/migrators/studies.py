@@ -114,7 +114,14 @@ def _proof(migration: SqlMigration, tried: trials.Tried) -> Proof:
 def _migration(one: SqlMigration, proof: Proof | None) -> Migration:
     if proof is None:
         why = "not tried, or one before it cannot be applied"
-        return Migration(id=one.id, phase=MigrationPhase.BREAKING, revert=Revert.BROKEN, release=0, why=why)
+        return Migration(
+            id=one.id, phase=MigrationPhase.BREAKING, revert=Revert.BROKEN, release=0, why=why, applies=False
+        )
     return Migration(
-        id=one.id, phase=proof.phase, revert=proof.revert, release=0, why=one.no_way_back or proof.why
+        id=one.id,
+        phase=proof.phase,
+        revert=proof.revert,
+        release=0,
+        why=one.no_way_back or proof.why,
+        applies=bool(proof.fp_after),
     )

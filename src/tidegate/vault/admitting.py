@@ -146,6 +146,7 @@ def _beyond(group: model.InstanceGroup, may: ports.Claim | None) -> str:
         return f"the command of {group.service} that it would run now"
     for variable, value in group.environment:
         own = variable.endswith(LINK_SUFFIX) and value.startswith(LOOPBACK)
+        own = own or (variable, value) == (model.CONNECTION_NAME, group.connection_name)
         if (
             not own
             and not variable.startswith(OWN)
