@@ -121,10 +121,11 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
         )
         stack.callback(runtime.close)
         clocked_store = cast("ports.Store", Clocked(store, "store", calls))
+        clocked_router = cast("ports.Router", Clocked(router, "router", calls))
         adapters = loop.Adapters(
             store=clocked_store,
             runtime=cast("ports.Runtime", Clocked(runtime, "runtime", calls)),
-            router=cast("ports.Router", Clocked(router, "router", calls)),
+            router=clocked_router,
             migrator=FakeMigrator(),
             clock=clock,
         )

@@ -26,6 +26,7 @@
     │   ├── DatabaseError            the database of an app refused or failed; nothing of the script stays
     │   │   ├── BusyDatabaseError    a lock was not to be had in time: try again
     │   │   └── LostDatabaseError    the connection ended; what was open is rolled back
+    │   ├── MigratorError            the process that works on a database cannot be started, or not be seen
     │   └── RouterError
     │       └── StaleRouteError      a newer route is in force; the command was too late
     └── StoreError                   the state store refused

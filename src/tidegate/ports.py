@@ -1,8 +1,7 @@
 """What the engine asks of the outside world: small, declarative protocols.
 
 Each has a fake and a conformance suite in `tidegate.testing`; each real adapter passes the same suite.
-Adapters never decide, never retry, and keep no rollout's state: they are asked again by the loop.
-All calls are synchronous, bounded in time, and safe to repeat.
+Adapters never decide, never retry, keep no rollout's state; calls are synchronous, bounded, safe to repeat.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class Migrator(Protocol):
     """Runs migrations, one job of an environment at a time; what was done is in the database's ledger."""
 
     def apply(self, job: schemas.MigrationJob) -> None:
-        """Begin a job that it does not know; returns at once. Raises MigratorError: it cannot be begun."""
+        """Begin a job that it does not know; returns at once. Raises MigratorError."""
 
     def observe(self, key: model.EnvironmentKey) -> tuple[schemas.JobStatus, ...]:
         """Jobs that it knows, for as long as its process lives. Raises MigratorError."""

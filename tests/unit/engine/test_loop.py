@@ -185,7 +185,7 @@ def test_look_that_was_committed_is_not_counted_again() -> None:
         plant.world.looks = looks
         plant.world.time_s += 0.5
         view = successor.step(KEY)
-        assert view.observed == model.Observation(runtime=None, routes=None)
+        assert view.observed == model.Observation(runtime=None, routes=None, jobs=())
         assert [failure.key for failure in view.failures] == [
             f"outdated-runtime:{KEY}",
             f"outdated-router:{KEY}",
