@@ -107,6 +107,14 @@ class Client:
         """`deploy`, `rollback`, `abort`, `pause`, `resume`, `promote` or `plan`."""
         return self._json("POST", f"{place.path}/{action}", body)
 
+    def schema(self, place: Place) -> Json:
+        """What stands in the database's ledger."""
+        return self._json("GET", f"{place.path}/schema")
+
+    def schema_plan(self, place: Place, release: int) -> Json:
+        """How a rollout of this release would go through the database."""
+        return self._json("GET", f"{place.path}/schema/plan?release={release}")
+
     def pipeline(self, app: str) -> Json:
         """Environments in their order, and what is on its way."""
         return self._json("GET", f"/v1/apps/{app}/pipeline")

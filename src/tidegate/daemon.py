@@ -28,7 +28,7 @@ from tidegate.artifacts.content import ContentStore
 from tidegate.clock import SystemClock
 from tidegate.core import model, parts, promotions, requests, schemas
 from tidegate.core.model import EnvironmentKey, InstanceGroup
-from tidegate.engine import conveyor, delivery, gates, loop, noise, operations, pipelines, series, watch
+from tidegate.engine import conveyor, delivery, desk, gates, loop, noise, operations, pipelines, series, watch
 from tidegate.haproxy.runtime import HAProxyRouter
 from tidegate.haproxy.settings import RouterSettings
 from tidegate.launcher import Settings
@@ -44,7 +44,7 @@ from tidegate.store.tokens import SqliteTokens
 from tidegate.vault import admitting, proofs
 from tidegate.vault.opened import Vault
 from tidegate.vault.redaction import RedactedRuntime, Redactor
-from tidegate.web import api, audit, gate, identity, peer, views
+from tidegate.web import api, audit, gate, identity, peer, schema, views
 from tidegate.web import vault as vault_routes
 
 LEASE_S: Final = 15.0
@@ -360,6 +360,7 @@ def _server(
     )
     app = api.create_app(context)
     vault_routes.add(app, _vault_parts(plane, context.operations, content))
+    schema.add(app, desk.Desk(operations=context.operations, ask=plane.migrator.ask))
     plane.flow = _inflow(plane, deliver, content)
     plane.flow.add_routes(app)
     config = uvicorn.Config(

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tidegate.core import model
+from tidegate.core.migrations import Direction, Plan, Step, Way
 from tidegate.core.model import Phase, Reason, Role
 from tidegate.core.promotions import Approval, Ended, PipelineState, Promotion, Soak, Waits
+from tidegate.core.schemas import MigrationsUse, Part, SchemaWork
 from tidegate.store import codec
 
 FOLDER: Final = Path(__file__).parent
@@ -36,6 +38,7 @@ def states() -> dict[str, model.EnvironmentState]:
     replaced = replace(old, role=Role.STANDBY, idle_s=12.5)
     return {
         Phase.QUEUED: replace(base, rollout=replace(_rollout(Phase.QUEUED), placement=None, phase_s=0.0)),
+        Phase.MIGRATING: _migrating(base, old, new),
         Phase.STARTING: replace(base, placements=(old, new), rollout=_rollout(Phase.STARTING)),
         Phase.VERIFYING: _verifying(base, old, ready),
         Phase.SHIFTING: replace(both, route=shifting, rollout=_rollout(Phase.SHIFTING)),
@@ -70,6 +73,32 @@ def states() -> dict[str, model.EnvironmentState]:
             halted="The state is older than the world: placement 9 is not in it.",
         ),
     }
+
+
+def _migrating(
+    base: model.EnvironmentState, old: model.Placement, new: model.Placement
+) -> model.EnvironmentState:
+    """Requests are held, and a job may run."""
+    up, down = (Step(id="0007_a", direction=one) for one in (Direction.UP, Direction.DOWN))
+    plan = Plan(way=Way.PAUSE, release=2, held=(down, up), ahead=("0006_b",), lossy=("0007_a",))
+    use = MigrationsUse(path="migrations", database="DATABASE_URL", contract_after_s=60.5, hold_s=10)
+    work = SchemaWork(
+        id=4,
+        placement=2,
+        part=Part.HELD,
+        plan=plan,
+        ready=True,
+        only=(1,),
+        failure="no",
+        again_s=5.0,
+        waited_s=1.5,
+    )
+    here = replace(new, spec=replace(new.spec, migrations=use), migrations=("0007_a",), starts_ahead=True)
+    asked = replace(_request(2), spec=here.spec, accepted=("0007_a",), starts_ahead=True)
+    rollout = replace(_rollout(Phase.MIGRATING), request=asked, migration=plan, phase_s=3.5)
+    live = replace(old, settled=True, stranded=True)
+    route = replace(base.route, hold_s=10)
+    return replace(base, next_id=5, placements=(live, here), route=route, rollout=rollout, schema=work)
 
 
 def pipelines() -> dict[str, PipelineState]:

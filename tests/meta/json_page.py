@@ -13,7 +13,7 @@ from typing import Final
 from pydantic.fields import FieldInfo
 
 from tests.meta import sources
-from tidegate.web import pipeline_schemas, schemas
+from tidegate.web import pipeline_schemas, schema, schemas
 
 PAGE: Final = sources.ROOT / "docs" / "reference" / "json.md"
 
@@ -34,7 +34,7 @@ basis points (`_bps`): 10 000 is everybody. Names that end in `_s` are seconds, 
 
 def answers() -> list[type[schemas.Answer]]:
     """Every object that is answered, in the order of the modules."""
-    found = [*vars(schemas).values(), *vars(pipeline_schemas).values()]
+    found = [one for module in (schemas, pipeline_schemas, schema) for one in vars(module).values()]
     answered = [a for a in found if isinstance(a, type) and issubclass(a, schemas.Answer)]
     return [answer for answer in dict.fromkeys(answered) if answer is not schemas.Answer]
 

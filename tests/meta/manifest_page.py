@@ -12,7 +12,7 @@ import pathlib
 
 from pydantic.fields import FieldInfo
 
-from tidegate.manifest import checking, definition, gate_sections
+from tidegate.manifest import checking, definition, gate_sections, migration_sections
 from tidegate.manifest.reading import BYTES_MAX
 from tidegate.manifest.section import Section
 
@@ -37,6 +37,8 @@ SECTIONS: dict[str, type[Section]] = {
     "environments.*.verify.smoke[]": gate_sections.SmokeSection,
     "environments.*.approve": gate_sections.ApproveSection,
     "environments.*.freeze[]": gate_sections.FreezeSection,
+    "migrations": migration_sections.MigrationsSection,
+    "environments.*.migrations": migration_sections.MigrationsHereSection,
 }
 
 _HEAD = """\

@@ -20,7 +20,7 @@ from tidegate.store import codec
 
 #: A canary over two services of one environment, which is what the saved states are most useful about.
 SEED = 3
-PROFILE = "buttons"
+PROFILES = ("buttons", "checks", "migrations")
 
 
 class _Collector(Checker):
@@ -47,7 +47,7 @@ def states() -> dict[str, model.EnvironmentState]:
     found: dict[str, model.EnvironmentState] = {}
     seed = SEED
     while len(found) < len(Phase):
-        universe = Universe(seed, PROFILE)
+        universe = Universe(seed, PROFILES[seed % len(PROFILES)])
         universe.world.checkers.append(_Collector(found, universe))
         universe.run()
         seed += 1

@@ -163,6 +163,8 @@ def picture(environment: Json) -> Group:
     if environment.get("emergency"):
         why = plain(environment["emergency"])
         lines.append(Text(f"! r{environment['live']} came past the gates: {why}", style="bold red"))
+    if environment["migrating"]:
+        lines.append(Text(f"database: {plain(environment['migrating'])}", style="cyan"))
     if environment["halted"]:
         lines.append(Text(f"! observed only: {plain(environment['halted'])}", style="bold red"))
     return Group(*lines)

@@ -8,7 +8,7 @@ import click
 
 import tidegate
 from tidegate import paths
-from tidegate.cli import audit, keys, look, machine, pipeline, release, source, story, vault
+from tidegate.cli import audit, keys, look, machine, migrate, pipeline, release, source, story, vault
 from tidegate.cli.common import MANIFEST, Tide
 
 
@@ -36,6 +36,6 @@ def main(context: click.Context, home: Path | None, file: Path, app: str | None)
     context.obj = Tide(home=chosen, file=file, app=app)
 
 
-for part in (machine, release, pipeline, look, keys, audit, vault, source, story):
+for part in (machine, release, pipeline, look, migrate, keys, audit, vault, source, story):
     for command in part.COMMANDS:
         main.add_command(command)

@@ -59,16 +59,26 @@ def source(state: EnvironmentState, placement: Placement) -> tuple[schemas.Migra
 def wanted_job(state: EnvironmentState) -> MigrationJob | None:
     """What the migrator shall do now; None: nothing."""
     work = state.schema
-    if work is None or not may_run(work):
+    placement = state.placement(work.placement) if work is not None else None
+    if work is None or placement is None or not may_run(work):
         return None
-    placement = state.placement(work.placement)
-    reached = source(state, placement) if placement is not None else None
-    if placement is None or reached is None:
+    job = job_of(state, placement)
+    asked = state.rollout.request.by if state.rollout else ""
+    if job is None:
+        return None
+    return replace(
+        job, id=work.job, steps=_steps(work), only=work.only, fence=work.id, by=asked or "tidegate"
+    )
+
+
+def job_of(state: EnvironmentState, placement: Placement) -> MigrationJob | None:
+    """A study of a release's database that nobody waits for; None: it has none."""
+    reached = source(state, placement)
+    if reached is None:
         return None
     use, owner = reached
-    asked = state.rollout.request.by if state.rollout else ""
     return MigrationJob(
-        id=work.job,
+        id="study",
         app=state.key.app,
         environment=state.key.environment,
         release=owner.release,
@@ -78,10 +88,6 @@ def wanted_job(state: EnvironmentState) -> MigrationJob | None:
         config=owner.spec.config,
         secrets=owner.secrets,
         admission=owner.admission,
-        steps=_steps(work),
-        only=work.only,
-        fence=work.id,
-        by=asked or "tidegate",
     )
 
 

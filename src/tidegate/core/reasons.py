@@ -110,6 +110,8 @@ class Refusal(enum.StrEnum):
     """The environment is observed only, because its state is older than what runs."""
     HOST_TAKEN = "host-taken"
     """Another environment answers to that host name."""
+    NO_MIGRATIONS = "no-migrations"
+    """The release that is live there brings no migrations, so that there is no database to ask."""
     NO_PORTS = "no-internal-ports-left"
     """All loopback ports for calls between services are given out."""
     UNKNOWN_ENVIRONMENT = "unknown-environment"

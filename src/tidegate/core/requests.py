@@ -133,6 +133,14 @@ def promote(state: EnvironmentState, *, by: str, full: bool = False, rollout: in
     return Decision(state=outcome.state, events=outcome.events, rollout=current.id)
 
 
+def look_at_schema(state: EnvironmentState) -> Decision:
+    """Somebody has said something of the database: the live release looks at it again."""
+    live = state.live
+    if live is None or not live.settled:
+        return Decision(state=state, no_op=True)
+    return Decision(state=state.with_placement(replace(live, settled=False)))
+
+
 def rollback_target(
     state: EnvironmentState, history: tuple[model.Rollout, ...], to: int | None
 ) -> RolloutRequest:

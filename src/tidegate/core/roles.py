@@ -51,6 +51,7 @@ class Action(enum.StrEnum):
     RESUME = "resume"
     ABORT = "abort"
     ROLLBACK = "rollback"
+    MIGRATE = "migrate"
     APPROVE = "approve"
     EMERGENCY = "emergency"
     SECRETS = "secrets"
@@ -78,6 +79,7 @@ NEEDS: Final[Mapping[Action, Role]] = {
     Action.RESUME: Role.DEPLOYER,
     Action.ABORT: Role.DEPLOYER,
     Action.ROLLBACK: Role.DEPLOYER,
+    Action.MIGRATE: Role.DEPLOYER,
     Action.APPROVE: Role.APPROVER,
     Action.EMERGENCY: Role.ADMIN,
     Action.SECRETS: Role.ADMIN,

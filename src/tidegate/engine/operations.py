@@ -121,7 +121,7 @@ class Operations:
 
     def _admitted(self, key: EnvironmentKey, request: RolloutRequest, entry: Entry) -> RolloutRequest:
         found = self.release(key.app, request.release)
-        self._prove(key, found)
+        self.prove(key, found)
         self.gates.check(key, found)
         admission = self.gates.admission(key, found, entry.grounds)
         return replace(request, admission=admission, emergency=entry.emergency)
@@ -273,7 +273,7 @@ class Operations:
             raise errors.NotFoundError(f"{app} has no release r{number}.", hint="`tide releases` lists them.")
         return found
 
-    def _prove(self, key: EnvironmentKey, release: model.Release) -> None:
+    def prove(self, key: EnvironmentKey, release: model.Release) -> None:
         """Refuse what nobody we trust says it has built. Raises RefusedError."""
         try:
             self.origins.prove(release)

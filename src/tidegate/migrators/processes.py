@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -28,6 +28,8 @@ from tidegate.migrators.proofs import Proofs
 
 _STUDY: Final = TypeAdapter(Study)
 _PROOFS: Final = TypeAdapter(tuple[Proof, ...])
+#: How long a question waits for whoever runs migrations.
+ASK_WAIT_S: Final = 2.0
 AGAIN: Final = "What it has done is in the ledger; it is safe to run it again."
 #: What of its environment a worker is given: where programs are, and where the zone and the C library look.
 _GIVEN: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
@@ -99,6 +101,25 @@ class ProcessMigrator:
                 return
         _kill(work)
 
+    def ask(
+        self, job: MigrationJob, *, brings: Mapping[str, str] | None = None, **more: object
+    ) -> Mapping[str, Any]:
+        """What people want to know, or say, of a database; beside jobs. `more`: other members of the order.
+
+        `brings`: digest and path of the scripts of another release than the job's, which are only read.
+        Raises what the database, or the job's surroundings, have against it.
+        """
+        key = EnvironmentKey(app=job.app, environment=job.environment)
+        order = json.loads(self._order(key, job)) | {"runner_wait_s": ASK_WAIT_S} | more
+        if brings is not None:
+            other = self._surroundings.content(replace(job, digest=brings["digest"]))
+            order["folder"] = str(other / brings["path"])
+        work = _Work(id="asked", process=_started())
+        self._hear(work, cast("subprocess.Popen[bytes]", work.process), json.dumps(order).encode() + b"\n")
+        if work.failure:
+            raise errors.SchemaError(work.failure, hint=work.hint or None)
+        return work.result
+
     def close(self) -> None:
         """End all jobs where they stand."""
         with self._turn:
@@ -134,8 +155,9 @@ class ProcessMigrator:
         }
         return json.dumps(order).encode() + b"\n"
 
-    def _follow(self, work: _Work, process: subprocess.Popen[bytes], order: bytes) -> None:
-        """Hear the worker until it ends. Its input stays open until then: it ends when we do."""
+    @staticmethod
+    def _hear(work: _Work, process: subprocess.Popen[bytes], order: bytes) -> None:
+        """The worker until it ends. Its input stays open until then: it ends when we do."""
         orders, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
         try:
             orders.write(order)
@@ -150,6 +172,10 @@ class ProcessMigrator:
         answers.close()
         if not work.result and not work.failure:
             work.failure, work.hint = f"The process that ran it {_ended(status)}.", AGAIN
+
+    def _follow(self, work: _Work, process: subprocess.Popen[bytes], order: bytes) -> None:
+        """To its end, and keep what it has found out."""
+        self._hear(work, process, order)
         try:
             if work.result:
                 self._surroundings.proofs.keep(_PROOFS.validate_python(work.result["proofs"]))

@@ -124,7 +124,7 @@ class Runner:
             names = ", ".join(f"{row.id} (row {row.seq})" for row in broken[:3])
             raise errors.SchemaError(
                 f"Somebody has edited the ledger of the database by hand: {names}.",
-                hint="Restore the row from a backup; `tide migrate resolve` says what is really applied.",
+                hint="Restore the ledger's tables from a backup of the database.",
             )
         mine = tuple(row for row in ledgers.standing(opened.rows) if row.app == self.app)
         return Standing(opened=opened, applied=mine, fingerprint=self.session.catalog().fingerprint)
@@ -553,10 +553,9 @@ def _phase(migration: SqlMigration, before: catalogs.Catalog, after: catalogs.Ca
 
 def _refuse_half(row: LedgerRow) -> None:
     if row.unfinished:
-        on = "up" if row.state is RowState.APPLYING else "down"
         raise errors.SchemaError(
             f"{row.id} is half way: {row.done} of its statements are done ({row.state}).",
-            hint=f"tide migrate {on} {row.id} goes on.",
+            hint="A rollout that goes in the same direction goes on where it stopped.",
         )
 
 

@@ -18,6 +18,9 @@ from tidegate.migrators.proofs import chain, key_of
 from tidegate.migrators.runner import Runner
 from tidegate.migrators.scripts import SqlMigration
 
+#: Of what nobody has tried, where nothing is tried either.
+UNTRIED = "not tried on this schema yet: a rollout does so before it begins"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Studied:
@@ -55,13 +58,13 @@ def study(runner: Runner, migrations: Sequence[SqlMigration], trier: Trier) -> S
     runner.check(migrations)
     brought = {one.id for one in migrations}
     applied = [row for row in standing.applied if not _goes_on(row, brought)]
-    _refuse_half(applied)
+    _refuse_half(applied, brought)
     there = {row.id: row.migration for row in applied}
     half = {row.id: row.migration for row in standing.applied if row.id not in there}
     pending = [one for one in migrations if one.id not in there and one.id not in half]
     fence = runner.fenced()
     proofs = _proved(runner, pending, standing.fingerprint, trier)
-    found = {one.id: _migration(one, proof) for one, proof in zip_longest(pending, proofs)}
+    found = {one.id: _migration(one, proof, tried=trier.tries) for one, proof in zip_longest(pending, proofs)}
     return Studied(
         study=Study(
             applied=tuple(there.values()),
@@ -78,13 +81,19 @@ def _goes_on(row: LedgerRow, brought: set[str]) -> bool:
     return row.state is RowState.APPLYING and row.id in brought
 
 
-def _refuse_half(rows: Sequence[LedgerRow]) -> None:
+def _refuse_half(rows: Sequence[LedgerRow], brought: set[str]) -> None:
+    """What stopped half way goes on in its own direction only."""
     for row in rows:
-        if row.unfinished:
-            raise errors.SchemaError(
-                f"{row.id} of r{row.release} is half way ({row.state}, {row.done} statements are done).",
-                hint=f"Bring it to an end first: tide migrate down {row.id}, or up with r{row.release}.",
-            )
+        if row.state is RowState.APPLYING:
+            todo = f"`tide deploy --release r{row.release}` goes on where it stopped."
+        elif row.state is RowState.REVERTING and row.id in brought:
+            todo = "A rollback to a release that does not have it goes on where it stopped."
+        else:
+            continue
+        raise errors.SchemaError(
+            f"{row.id} of r{row.release} is half way ({row.state}, {row.done} statements are done).",
+            hint=todo,
+        )
 
 
 def _proved(
@@ -111,11 +120,15 @@ def _proof(migration: SqlMigration, tried: trials.Tried) -> Proof:
     )
 
 
-def _migration(one: SqlMigration, proof: Proof | None) -> Migration:
+def _migration(one: SqlMigration, proof: Proof | None, *, tried: bool) -> Migration:
     if proof is None:
-        why = "not tried, or one before it cannot be applied"
         return Migration(
-            id=one.id, phase=MigrationPhase.BREAKING, revert=Revert.BROKEN, release=0, why=why, applies=False
+            id=one.id,
+            phase=one.phase or MigrationPhase.BREAKING,
+            revert=Revert.BROKEN,
+            release=0,
+            why="not tried, as one before it cannot be applied" if tried else UNTRIED,
+            applies=not tried,
         )
     return Migration(
         id=one.id,

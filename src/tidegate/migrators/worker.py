@@ -22,12 +22,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tidegate import errors
 from tidegate.clock import SystemClock
+from tidegate.core.ledgers import LedgerRow
 from tidegate.core.migrations import Direction, Step
 from tidegate.core.schemas import Proof
 from tidegate.migrators import scripts, studies
@@ -65,6 +66,14 @@ class Order(BaseModel):
     """What was tried before."""
     user: tuple[int, int] | None = None
     """User and group to become."""
+    action: Literal["work", "look", "resolve", "adopt"] = "work"
+    """`work`: the steps, or a study. The others are what people ask for, see `asked`."""
+    id: str = ""
+    finished: bool = False
+    """With `resolve`: the statement in doubt was done."""
+    why: str = ""
+    tries: bool = True
+    """A study tries out what nobody has tried."""
     lock_wait_s: float = Field(default=SCRIPT_LOCK_WAIT_S, gt=0)
     runner_wait_s: float = Field(default=LOCK_WAIT_S, gt=0)
 
@@ -113,12 +122,14 @@ def _brought(order: Order) -> tuple[SqlMigration, ...]:
 def _on_session(
     runner: Runner, migrations: tuple[SqlMigration, ...], order: Order, done: list[str]
 ) -> dict[str, Any]:
+    if order.action != "work":
+        return _asked(runner, migrations, order)
     trier = studies.Trier(
         url=order.url,
         clock=runner.clock,
         jitter=runner.jitter,
         known=order.proofs,
-        tries=not order.steps,
+        tries=order.tries and not order.steps,
     )
     if order.steps:
         runner.open()
@@ -138,6 +149,32 @@ def _on_session(
         "study": asdict(studied.study),
         "proofs": [asdict(proof) for proof in studied.proofs],
     }
+
+
+def _asked(runner: Runner, migrations: tuple[SqlMigration, ...], order: Order) -> dict[str, Any]:
+    """What stands, after what somebody has said of it."""
+    author = Author(release=order.release, digest=order.digest, by=order.by)
+    runner.open()
+    if order.action == "resolve":
+        runner.resolve(order.id, author, done=order.finished)
+    elif order.action == "adopt":
+        runner.adopt(author, order.why)
+    standing = runner.look()
+    applied = {row.id for row in standing.applied}
+    return {
+        "rows": [_row(row) for row in standing.applied],
+        "pending": [one.id for one in migrations if one.id not in applied],
+        "fingerprint": standing.fingerprint,
+        "drifted": standing.drifted,
+        "events": [asdict(event) for event in runner.events()],
+    }
+
+
+def _row(row: LedgerRow) -> dict[str, Any]:
+    """Without its scripts."""
+    found = asdict(row.migration)
+    more = {name: getattr(row, name) for name in ("state", "done", "doubtful", "by", "at", "took_s")}
+    return {**found, **more}
 
 
 def _refuse_others(session: Session, order: Order) -> None:

@@ -160,6 +160,7 @@ class Environment(Answer):
     rollout: Rollout | None = Field(description="In progress.")
     last: Rollout | None = Field(description="The one that ended last.")
     pending_release: int | None = Field(description="Starts when the current rollout has gone home.")
+    migrating: str = Field(description="What is done to the database, or waited for; empty: nothing.")
     placements: list[Placement] = Field(
         description="Everything that runs here, also what is kept warm or on its way out."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate import errors, ports
-from tidegate.core import analysis, model, placements, routing, verdicts
+from tidegate.core import analysis, migrating, model, placements, routing, verdicts
 from tidegate.core import plan as core_plan
 from tidegate.engine import loop, traffic
 from tidegate.web import schemas
@@ -42,6 +42,7 @@ def environment(view: loop.View, meter: traffic.TrafficMeter, listening: Listeni
         rollout=rollout(state.rollout) if state.rollout else None,
         last=rollout(state.last) if state.last else None,
         pending_release=state.pending.release if state.pending else None,
+        migrating=_migrating(view),
         placements=[_placement(state, placement, view.observed, meter) for placement in state.placements],
         hosts=hosts,
         url=listening.url_of(_host_to_ask(hosts)) if hosts else None,
@@ -50,6 +51,20 @@ def environment(view: loop.View, meter: traffic.TrafficMeter, listening: Listeni
         failures=[failure.error.message for failure in view.failures],
         observed_at=view.at,
     )
+
+
+def _migrating(view: loop.View) -> str:
+    work = view.state.schema
+    if work is None:
+        return ""
+    job = next((job for job in view.observed.jobs or () if job.id == work.job), None)
+    if job is not None and job.progress:
+        return job.progress
+    if work.failure:
+        return f"tried again soon: {work.failure}"
+    if work.plan is None:
+        return "looks at the schema, and tries out what is new"
+    return migrating.described(work.plan)
 
 
 def _hosts(state: model.EnvironmentState) -> list[str]:
