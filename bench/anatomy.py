@@ -99,6 +99,22 @@ def measure(running: plane.Plane, site: plane.Site, count: int) -> report.Table:
     return table(flips)
 
 
+def _clocked(
+    store: ports.Store,
+    runtime: ProcessRuntime,
+    router: HAProxyRouter,
+    clock: ports.Clock,
+    calls: list[Call],
+) -> loop.Adapters:
+    return loop.Adapters(
+        store=store,
+        runtime=cast("ports.Runtime", Clocked(runtime, "runtime", calls)),
+        router=cast("ports.Router", Clocked(router, "router", calls)),
+        migrator=FakeMigrator(),
+        clock=clock,
+    )
+
+
 @contextlib.contextmanager
 def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.Watch, operations.Operations]]:
     home, settings, clock = running.home, running.settings, SystemClock()
@@ -121,14 +137,7 @@ def _composed(running: plane.Plane, calls: list[Call]) -> Iterator[tuple[watch.W
         )
         stack.callback(runtime.close)
         clocked_store = cast("ports.Store", Clocked(store, "store", calls))
-        clocked_router = cast("ports.Router", Clocked(router, "router", calls))
-        adapters = loop.Adapters(
-            store=clocked_store,
-            runtime=cast("ports.Runtime", Clocked(runtime, "runtime", calls)),
-            router=clocked_router,
-            migrator=FakeMigrator(),
-            clock=clock,
-        )
+        adapters = _clocked(clocked_store, runtime, router, clock, calls)
         controller = loop.Controller(adapters, lease, renewed_at=renewed_at)
         kept = SqliteSeries(home.series)
         stack.callback(kept.close)

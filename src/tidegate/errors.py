@@ -232,12 +232,12 @@ class LostDatabaseError(DatabaseError):
     """The connection to the database ended."""
 
 
-class RouterError(AdapterError):
-    """HAProxy did not do what was asked."""
-
-
 class MigratorError(AdapterError):
     """A migration could not be begun, or nobody knows what became of it."""
+
+
+class RouterError(AdapterError):
+    """HAProxy did not do what was asked."""
 
 
 class StaleRouteError(RouterError):

@@ -15,7 +15,7 @@ LEAST = {
     Role.VIEWER: {Action.LOOK, Action.PLAN, Action.READ_AUDIT},
     Role.DEPLOYER: {
         Action.READ_LOGS, Action.PREVIEW, Action.UPLOAD, Action.ADD_RELEASE, Action.DEPLOY, Action.PROMOTE,
-        Action.PAUSE, Action.RESUME, Action.ABORT, Action.ROLLBACK,
+        Action.PAUSE, Action.RESUME, Action.ABORT, Action.ROLLBACK, Action.MIGRATE,
     },
     Role.APPROVER: {Action.APPROVE},
     Role.ADMIN: {

@@ -84,7 +84,8 @@ def test_every_other_record_is_read_back_as_itself(
 def test_zeros_and_empty_texts_are_written() -> None:
     """A zero that means something stands in the text, though it is the default: nobody may guess it later."""
     route = json.loads(codec.STATE.encode(EMPTY))["state"]["route"]
-    assert route == {"stable": None, "canary": None, "exposure_bps": 0, "salt": "", "preview": "", "fence": 0}
+    numbers = {"exposure_bps": 0, "hold_s": 0, "fence": 0}
+    assert route == {"stable": None, "canary": None, "salt": "", "preview": "", **numbers}
 
 
 @pytest.mark.parametrize(
