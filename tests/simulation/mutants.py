@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tidegate import ports
-from tidegate.core import advance, analysis, home, lifecycle, model, placements, reconcile, routing
+from tidegate.core import advance, analysis, home, lifecycle, migrating, model, placements, reconcile, routing
 from tidegate.core.effects import ApplyGroup
 from tidegate.core.lifecycle import Trigger
-from tidegate.core.model import EnvironmentState, Observation, Phase, Role, Rollout
+from tidegate.core.model import EnvironmentState, Observation, Phase, Placement, Role, Rollout
 from tidegate.engine import execute, loop
-from tidegate.testing import fake_router
+from tidegate.testing import fake_migrator, fake_router
 from tidegate.testing.store import MemoryStore
 
 Patch = tuple[object, str, Any]
@@ -440,7 +440,65 @@ def _checks_go_on_for_ever() -> list[Patch]:
     return [(reconcile, "_verified", lambda state: state.incoming)]
 
 
+# --- the schema ----------------------------------------------------------------------------------------
+
+
+def _standby_kept() -> list[Patch]:
+    return [
+        (migrating, "cleared", lambda state: state),
+        (migrating, "others_gone", lambda state, *kept: True),
+    ]
+
+
+def _requests_under_way_ignored() -> list[Patch]:
+    return [(migrating, "quiet", lambda state, placement, observed: True)]
+
+
+def _schema_not_changed_back() -> list[Patch]:
+    return [(migrating, "touched", lambda state, rollout: False)]
+
+
+def _started_before_the_schema() -> list[Patch]:
+    def wanted(state: EnvironmentState, placement: Placement) -> tuple[Any, ...]:
+        return tuple(service for service in placement.spec.services if service.serves)
+
+    return [(placements, "wanted_services", wanted)]
+
+
+def _replaced_kept_warm() -> list[Patch]:
+    return [(migrating, "cannot_stay", lambda state, plan: False)]
+
+
+def _database_not_remembered() -> list[Patch]:
+    """A migrator whose databases let late jobs change them."""
+    original = fake_migrator.FakeMigrator._advance
+
+    def advance_job(self: Any, database: Any, one: Any) -> None:
+        database.fence = 0
+        original(self, database, one)
+
+    return [(fake_migrator.FakeMigrator, "_advance", advance_job)]
+
+
 MUTANTS: Final = (
+    Mutant(name="standby-kept", patches=_standby_kept, profile="migrations"),
+    Mutant(name="requests-under-way-ignored", patches=_requests_under_way_ignored, profile="migrations"),
+    Mutant(
+        name="schema-not-changed-back",
+        patches=_schema_not_changed_back,
+        profile="migrations-fail",
+        caught_by=("LACKS-SCHEMA",),
+    ),
+    Mutant(
+        name="started-before-the-schema",
+        patches=_started_before_the_schema,
+        profile="migrations",
+        caught_by=("LACKS-SCHEMA",),
+    ),
+    Mutant(name="replaced-kept-warm", patches=_replaced_kept_warm, profile="migrations"),
+    Mutant(
+        name="database-not-remembered", patches=_database_not_remembered, profile="migrations-late", seeds=400
+    ),
     Mutant(name="effect-before-commit", patches=_effect_before_commit, profile="crash"),
     Mutant(name="names-change", patches=_names_change),
     Mutant(name="boot-ignored", patches=_boot_ignored, profile="reload"),

@@ -120,6 +120,7 @@ DIRECTED: Final[Mapping[str, Mapping[str, float]]] = {
     "tamper": {"tamper": 0.05},
     "checks": {"verify": 0.7, "deploy": 0.06},
     "migrations": {"migrations": 0.7, "deploy": 0.06},
+    "migrations-late": {"migrations": 0.7, "depose": 0.15, "late": 0.3, "press": 0.15, "deploy": 0.1},
     "migrations-fail": {"migrations": 0.7, "migration_fails": 0.2, "deploy": 0.06},
 }
 

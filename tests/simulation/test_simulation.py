@@ -25,6 +25,7 @@ CHUNK = 40
 REACHED_SEEDS = 180
 REACHED_LOOPS = 60
 REACHED_CHECKS = 40
+REACHED_MIGRATIONS = 40
 MINIMUMS = {
     "aborted: aborted-by-user": 20,
     "aborted: all-unready": 5,
@@ -46,9 +47,12 @@ MINIMUMS = {
     "effect lost": 50,
     "effect partial": 30,
     "effect twice": 50,
+    "event: migrated": 50,
     "event: paused": 10,
     "evidence is complete": 300,
     "event: promoted": 10,
+    "event: requests-held": 10,
+    "event: schema-settled": 3,
     "event: verified": 20,
     "fast-forward": 1,
     "flip of a warm standby": 3,
@@ -57,6 +61,8 @@ MINIMUMS = {
     "late commit refused": 10,
     "late effect landed": 300,
     "reboot": 20,
+    "migration down": 5,
+    "migration fails": 20,
     "requests": 20_000,
     "restore": 5,
     "rollback asked for": 5,
@@ -112,7 +118,12 @@ def test_universes_reach_what_they_are_about() -> None:
     """Each kind of fault, phase and ending occurs often enough for a clean run to mean something."""
     reached: Counter[str] = Counter()
     for result in results(
-        [*work(0, REACHED_SEEDS, ""), *work(0, REACHED_LOOPS, "loops"), *work(0, REACHED_CHECKS, "checks")]
+        [
+            *work(0, REACHED_SEEDS, ""),
+            *work(0, REACHED_LOOPS, "loops"),
+            *work(0, REACHED_CHECKS, "checks"),
+            *work(0, REACHED_MIGRATIONS, "migrations-fail"),
+        ]
     ):
         reached.update(result.reached)
     missed = {name: (reached[name], least) for name, least in MINIMUMS.items() if reached[name] < least}
