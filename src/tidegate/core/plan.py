@@ -68,6 +68,8 @@ def _steps(state: EnvironmentState, request: RolloutRequest, warm: Placement | N
         yield_first = []
     starts = [_start(state, placement, service) for service in serving]
     woken = [f"take over the warm instances of r{request.release}"]
+    if request.spec.migrations is not None and warm is None:
+        yield_first.append(f"bring the schema of its database to r{request.release}: see tide migrate plan")
     shifts = [_shift(stage, live) for stage in request.strategy.stages]
     ends = [_start(state, placement, service) for service in workers]
     if live is not None:

@@ -11,7 +11,6 @@ Comments above the first statement may be directives, one a line, `-- key: value
     lock_timeout       how long a statement waits for a lock before it is tried again
     statement_timeout  how long a statement may take
     down               none "why": there is no way back
-    rerun              after-rollback: apply again what was written meanwhile by an older release
     replaces           ids of migrations that this one is made of: 0003_a, 0004_b
 
 Everything wrong is told at once, each with its file and line. Nothing is guessed: a file that looks like one
@@ -75,8 +74,6 @@ class SqlMigration:
     """Why there is no down."""
     phase: MigrationPhase | None = None
     """As declared; observed otherwise."""
-    rerun: bool = False
-    """Applied again after the users have been with a release that does not know it."""
     replaces: tuple[str, ...] = ()
 
     @property
@@ -181,7 +178,6 @@ def _migration(id_: str, parts: _Parts, problems: list[Problem]) -> SqlMigration
         verify=verify.script if verify else None,
         no_way_back=no_way_back,
         phase=said.phase,
-        rerun=said.rerun,
         replaces=said.replaces,
     )
 
@@ -198,7 +194,6 @@ class _Directives:
     lock_timeout_s: float | None = None
     statement_timeout_s: float | None = None
     no_way_back: str = ""
-    rerun: bool = False
     replaces: tuple[str, ...] = ()
     seen: set[str] = field(default_factory=set)
 
@@ -359,10 +354,9 @@ def _down(value: str, said: _Directives) -> None:
     said.no_way_back = match["why"].strip()
 
 
-def _rerun(value: str, said: _Directives) -> None:
-    if value != "after-rollback":
-        raise scalars.not_this("after-rollback", value)
-    said.rerun = True
+def _rerun(_value: str, _said: _Directives) -> None:
+    hint = "what an older release has written meanwhile, a migration of its own can make up for"
+    raise scalars.Mistake("rerun is not in this version of Tidegate", hint)
 
 
 def _replaces(value: str, said: _Directives) -> None:

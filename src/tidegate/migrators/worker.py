@@ -12,6 +12,8 @@ so is the worker: an order of yesterday is not carried out today. Output: a JSON
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -23,6 +25,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -103,7 +106,7 @@ def work(order: Order, say: Say) -> dict[str, Any]:
         except errors.LostDatabaseError as error:
             if attempt == RECONNECTS_MAX:
                 raise
-            say({"progress": {"waits": error.message}})
+            say({"progress": {"waits": _discreetly(order.url)(error.message)}})
             clock.sleep(RECONNECT_PAUSE_S)
     raise AssertionError("unreachable")
 
@@ -213,6 +216,26 @@ def _say(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+#: Shorter ones are words that messages are made of.
+HIDDEN_MIN: Final = 3
+
+
+def _discreetly(url: str) -> Callable[[str], str]:
+    """Without the password: a library that cannot make sense of an address may repeat a part of it."""
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        password = url.rpartition("@")[0].rpartition(":")[2]
+    hidden = {one for one in (password, unquote(password)) if len(one) >= HIDDEN_MIN}
+
+    def told(text: str) -> str:
+        for one in hidden:
+            text = text.replace(one, "***")
+        return text
+
+    return told
+
+
 def _end_with(orders: BinaryIO) -> None:
     """Wait until whoever gave the order has gone, and go too: whatever is open is rolled back."""
     while orders.read(1):
@@ -221,7 +244,12 @@ def _end_with(orders: BinaryIO) -> None:
 
 
 def _become(user: tuple[int, int]) -> None:
-    """Whoever runs the app: what is made belongs to it, and what it may not do cannot be done."""
+    """Whoever runs the app: what is made belongs to it, and what it may not do cannot be done.
+
+    What is imported later comes first: the library may lie where only we can look.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("tidegate.migrators.postgres")
     uid, gid = user
     os.setgroups([])
     os.setgid(gid)
@@ -238,12 +266,14 @@ def main() -> int:
         _say({"error": {"kind": "request", "message": f"The order is not valid: {places}.", "hint": None}})
         return 2
     threading.Thread(target=_end_with, args=(orders,), daemon=True).start()
+    told = _discreetly(order.url)
     try:
         if order.user is not None:
             _become(order.user)
         _say(work(order, _say))
     except errors.TidegateError as error:
-        _say({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
+        hint = told(error.hint) if error.hint else None
+        _say({"error": {"kind": error.kind, "message": told(error.message), "hint": hint}})
         return error.exit_status
     except OSError as error:
         message = f"This machine does not let the migrations run: {error.strerror}."

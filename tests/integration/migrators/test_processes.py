@@ -195,6 +195,14 @@ def test_job_that_cannot_begin_says_why(place: Place, changes: dict[str, Any], w
     assert (failed.state, why in failed.failure) == (JobState.FAILED, True)
 
 
+def test_password_is_in_no_message(place: Place) -> None:
+    """Not even of a library that cannot make sense of the address."""
+    place.values = lambda _job: {"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:hunter2/x"}
+    failed = place.done(place.job("1-study"))
+    assert failed.state is JobState.FAILED
+    assert "hunter2" not in failed.failure + failed.hint
+
+
 def test_value_that_does_not_open_fails_the_job(place: Place) -> None:
     """What the surroundings have against it is told."""
 

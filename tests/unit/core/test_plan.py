@@ -9,6 +9,7 @@ from tidegate import errors
 from tidegate.core import plan
 from tidegate.core.model import RolloutKind
 from tidegate.core.policy import AnalysisPolicy, LittleEvidence
+from tidegate.core.schemas import MigrationsUse
 from tidegate.core.strategy import SWITCH
 
 WHOLE = spec(*WEB_WITH_API, worker())
@@ -109,3 +110,14 @@ def test_plan_says_that_nothing_is_judged() -> None:
     assert plan.plan(state, request("r3", strategy=SWITCH)).judged == ""
     assert plan.plan(state, request("r1", kind=RolloutKind.ROLLBACK)).judged == ""
     assert plan.plan(state, request("r2")).judged == ""
+
+
+def test_plan_says_that_the_database_comes_first() -> None:
+    """Only where the release has to start: warm instances live on the schema as it is."""
+    use = MigrationsUse(path="migrations", database="DATABASE_URL")
+    with_database = spec(migrations=use)
+    fresh = plan.plan(environment().live("r1").state, request("r2", with_database))
+    assert fresh.steps[0] == "bring the schema of its database to r2: see tide migrate plan"
+    warm = environment().standby("r2", with_database).live("r1").state
+    flip = plan.plan(warm, request("r2", with_database))
+    assert not any("database" in step for step in flip.steps)

@@ -37,7 +37,7 @@ def test_files_of_one_number_are_a_migration(tmp_path: Path) -> None:
     assert [one.id for one in found] == ["0007_add_email", "0008_z", "10000_late"]
     email, a, _ = found
     assert (email.up.body, email.down and email.down.body, email.verify) == (UP, DOWN, None)
-    assert (email.number, email.phase, email.up.transaction, email.rerun) == (7, None, True, False)
+    assert (email.number, email.phase, email.up.transaction) == (7, None, True)
     assert a.verify
     assert a.verify.statements[0].text == "SELECT 1 FROM a"
 
@@ -46,12 +46,12 @@ def test_head_says_how_it_runs(tmp_path: Path) -> None:
     """Comments above the first statement; others are comments."""
     up = (
         "-- The mail of each user. See: issue 12\n-- phase: contract\n--transaction: off\n"
-        "-- lock_timeout: 250ms\n-- statement-timeout: 5m\n-- rerun: after-rollback\n"
+        "-- lock_timeout: 250ms\n-- statement-timeout: 5m\n"
         "-- replaces: [0003_a, 0004_b]\n\n" + UP
     )
     down = f"-- lock_timeout: 1s\n{DOWN}-- Note: it is gone\n"
     (one,) = scripts.read(folder(tmp_path, {"0007_m.up.sql": up, "0007_m.down.sql": down}))
-    assert (one.phase, one.rerun, one.replaces) == (MigrationPhase.CONTRACT, True, ("0003_a", "0004_b"))
+    assert (one.phase, one.replaces) == (MigrationPhase.CONTRACT, ("0003_a", "0004_b"))
     assert (one.up.transaction, one.up.lock_timeout_s, one.up.statement_timeout_s) == (False, 0.25, 300.0)
     assert one.down
     assert (one.down.transaction, one.down.lock_timeout_s) == (True, 1.0)
@@ -128,7 +128,7 @@ MISTAKES: list[tuple[str, dict[str, str | bytes | None], str]] = [
         {"0007_add_email.up.sql": f'-- down: none " "\n{UP}'},
         'should be none "why there is no way',
     ),
-    ("rerun", {"0007_add_email.up.sql": f"-- rerun: always\n{UP}"}, "should be after-rollback"),
+    ("rerun", {"0007_add_email.up.sql": f"-- rerun: after-rollback\n{UP}"}, "rerun is not in this version"),
     ("replaces", {"0007_add_email.up.sql": f"-- replaces: 3, 4\n{UP}"}, "should be ids of migrations"),
     ("both", {"0007_add_email.up.sql": f'-- down: none "x"\n{UP}'}, "has a down script and says"),
     (
