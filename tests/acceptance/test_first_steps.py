@@ -102,7 +102,7 @@ def test_schema_is_one_that_editors_take(idle: Tide) -> None:
     """`tide schema` prints a JSON Schema that knows every key of the manifest."""
     schema = json.loads(idle.ok("schema").out)
     assert schema["$schema"].startswith("https://json-schema.org/")
-    keys = {"app", "artifact", "services", "environments", "verify", "analysis"}
+    keys = {"app", "artifact", "services", "environments", "verify", "analysis", "migrations"}
     assert set(schema["properties"]) == keys
 
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 #: The contract with programs that read `tide status ENV --json`: names may be added here, never removed.
 ENVIRONMENT = {
-    "app", "environment", "live", "exposure_bps", "rollout", "last", "pending_release", "placements", "hosts",
+    "app", "environment", "live", "exposure_bps", "rollout", "last", "pending_release", "migrating", "placements", "hosts",
     "url", "halted", "emergency", "failures", "observed_at", "noise",
 }  # fmt: skip
 ROLLOUT = {

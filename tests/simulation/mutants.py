@@ -497,7 +497,7 @@ MUTANTS: Final = (
     ),
     Mutant(name="replaced-kept-warm", patches=_replaced_kept_warm, profile="migrations"),
     Mutant(
-        name="database-not-remembered", patches=_database_not_remembered, profile="migrations-late", seeds=400
+        name="database-not-remembered", patches=_database_not_remembered, profile="migrations-late", seeds=150
     ),
     Mutant(name="effect-before-commit", patches=_effect_before_commit, profile="crash"),
     Mutant(name="names-change", patches=_names_change),
