@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 #: The contract with programs that read `tide status ENV --json`: names may be added here, never removed.
 ENVIRONMENT = {
-    "app", "environment", "live", "exposure_bps", "rollout", "last", "pending_release", "migrating", "placements", "hosts",
-    "url", "halted", "emergency", "failures", "observed_at", "noise",
+    "app", "environment", "live", "exposure_bps", "rollout", "last", "pending_release", "migrating",
+    "placements", "hosts", "url", "halted", "emergency", "failures", "observed_at", "noise",
 }  # fmt: skip
 ROLLOUT = {
     "id", "kind", "release", "previous_release", "strategy", "stages", "stage", "phase", "held_s", "paused",
