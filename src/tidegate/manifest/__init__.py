@@ -133,8 +133,8 @@ def _faults_between_values(
     _, services = root.entries.get("services", (None, None))
     if not isinstance(services, reading.Mapping) or not services.entries:
         return []
-    certain = not any("services" in placed.fault.where for placed in before)
-    faults = resolving.faults(definition, frozenset(services.entries), certain=certain)
+    wrong = frozenset(placed.fault.where for placed in before)
+    faults = resolving.faults(definition, frozenset(services.entries), wrong)
     found = islice(faults, FAULTS_MAX)
     return [PlacedFault(place=reading.locate(root, fault.where), fault=fault) for fault in found]
 

@@ -39,6 +39,7 @@ _PLACEHOLDERS: Final[dict[str, Any]] = {
     "app": "app",
     "artifact": {"package": "."},
     "package": ".",
+    "path": ".",
     "run": "run",
     "share": "1%",
     "services": {"placeholder": {"run": "run"}},
@@ -163,10 +164,13 @@ def _missing(where: Where) -> Fault:
 def _unknown(where: Where) -> Fault:
     section, key = section_at(where[:-1]), str(where[-1])
     if key in section.later:
-        return Fault(where=where, message="is not in this version of Tidegate", hint="remove it")
+        hint = section.hints.get(key, "remove it")
+        return Fault(where=where, message="is not in this version of Tidegate", hint=hint)
     if key in ELSEWHERE:
         return Fault(where=where, message="does not stand here", hint=ELSEWHERE[key])
     message = "there is no such key"
+    if key in section.hints:
+        return Fault(where=where, message=message, hint=section.hints[key])
     if key == "<<":
         hint = "keys cannot be merged: write them out, or use an alias for a whole value"
         return Fault(where=where, message=message, hint=hint)

@@ -16,19 +16,24 @@ from tidegate.manifest.reading import Scalar, shortened
 from tidegate.manifest.section import Section, key
 
 HOLD_S_MAX: Final = 60
+_HOLD_PATTERN: Final = "^([1-9]|[1-5][0-9]|60)s$"
+
+#: Words of other programs for what runs migrations.
+_RUNNERS: Final = {
+    "tool": "only SQL files are run yet: Alembic and Django can print theirs as SQL",
+    "command": "only SQL files are run yet, and no command: write what it does as SQL",
+}
+_IN_AN_ENVIRONMENT: Final = {
+    **_RUNNERS,
+    "path": "it stands at the top of the file: all environments are brought the same scripts",
+}
 
 
 def _hold(value: Any) -> int:
-    wanted = f"whole seconds, 1s to {HOLD_S_MAX}s"
-    seconds = scalars.duration_s(value, wanted)
-    if seconds != int(seconds) or not 1 <= seconds <= HOLD_S_MAX:
-        raise scalars.not_this(wanted, scalars.text_of(value, wanted))
-    return int(seconds)
+    return int(scalars.matched(value, _HOLD_PATTERN, f"whole seconds, 1s to {HOLD_S_MAX}s")[:-1])
 
 
-HoldOfRequests = Annotated[
-    int, *scalars.kind(_hold, {"type": "string", "pattern": "^([1-9]|[1-5][0-9]|60)s$"})
-]
+HoldOfRequests = Annotated[int, *scalars.kind(_hold, {"type": "string", "pattern": _HOLD_PATTERN})]
 
 
 class MigrationsSection(Section):
@@ -38,7 +43,8 @@ class MigrationsSection(Section):
     package, `0007_add_email.up.sql` and `0007_add_email.down.sql`.
     """
 
-    later = frozenset({"tool"})
+    later = frozenset(_RUNNERS)
+    hints = _RUNNERS
 
     path: scalars.Folder = key("Folder in the package with the SQL files.", "migrations/")
     database: scalars.Variable = key(
@@ -62,7 +68,12 @@ class MigrationsSection(Section):
 
 
 def _widened(value: Any) -> Any:
-    return {"path": value} if isinstance(value, Scalar) and not value.empty else value
+    if not isinstance(value, Scalar) or value.empty:
+        return value
+    if value.plain and value.text in ("on", "off", "true", "false"):
+        hint = "leave it out; an environment without a database says migrations: off"
+        raise scalars.not_this("a folder such as migrations/", value.text, hint)
+    return {"path": value}
 
 
 Migrations = Annotated[
@@ -74,7 +85,8 @@ Migrations = Annotated[
 class MigrationsHereSection(Section):
     """What is different about migrations in one environment. Short form: `migrations: off`."""
 
-    later = frozenset({"tool"})
+    later = frozenset(_RUNNERS)
+    hints = _IN_AN_ENVIRONMENT
 
     run: scalars.Flag = key(
         "Whether they run here at all. `false`, in short `migrations: off`: this environment has no "
@@ -89,6 +101,11 @@ class MigrationsHereSection(Section):
         "Instead of that at the top of the file.", "10m", default=None
     )
     hold: HoldOfRequests | None = key("Instead of that at the top of the file.", "5s", default=None)
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether it says more than that none run."""
+        return bool(self.model_fields_set - {"run"})
 
 
 def _widened_here(value: Any) -> Any:

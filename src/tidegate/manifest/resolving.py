@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from tidegate.core import spec, strategy
 from tidegate.core.model import Check, CheckKind, EnvironmentSpec, Limits, ServiceSpec, Stage, Strategy
 from tidegate.core.policy import AnalysisPolicy
-from tidegate.core.spec import DeclaredService, Fault, HostClaim
+from tidegate.core.spec import DeclaredService, Fault, HostClaim, Where
 from tidegate.manifest import gates, migration_sections
 from tidegate.manifest.definition import (
     AnalysisSection,
@@ -35,11 +35,14 @@ def pipeline(definition: ManifestSection) -> dict[str, EnvironmentSection]:
     return definition.environments or {ONLY_ENVIRONMENT: EnvironmentSection()}
 
 
-def faults(definition: ManifestSection, known: frozenset[str], *, certain: bool) -> Iterator[Fault]:
+def faults(
+    definition: ManifestSection, known: frozenset[str], wrong: frozenset[Where] = frozenset()
+) -> Iterator[Fault]:
     """What is wrong between values. `known`: names of all services that were written.
 
-    `certain`: nothing was cut out of the services because it was wrong alone.
+    `wrong`: places of what was cut out because it was wrong alone.
     """
+    certain = not any("services" in where for where in wrong)
     services = declared(definition)
     needed = spec.addressed_names(services)
     yield from spec.service_faults(services, known)
@@ -48,7 +51,7 @@ def faults(definition: ManifestSection, known: frozenset[str], *, certain: bool)
     for name, environment in pipeline(definition).items():
         yield from spec.config_faults(name, environment.config, needed)
         yield from _override_faults(name, environment, known)
-        yield from _database_faults(name, definition, environment)
+        yield from _database_faults(name, definition, environment, wrong)
         if environment.strategy and environment.strategy.canary:
             shares = [step.share for step in environment.strategy.canary.steps]
             yield from spec.share_faults(("environments", name, "strategy", "canary", "steps"), shares)
@@ -67,16 +70,24 @@ def _override_faults(name: str, environment: EnvironmentSection, known: frozense
 
 
 def _database_faults(
-    name: str, definition: ManifestSection, environment: EnvironmentSection
+    name: str, definition: ManifestSection, environment: EnvironmentSection, wrong: frozenset[Where]
 ) -> Iterator[Fault]:
     """Who runs migrations has to say where the database is."""
+    if any(_may_name_database(where, name) for where in wrong):
+        return
+    if definition.migrations is None and environment.migrations.changes_something:
+        yield Fault(
+            where=("environments", name, "migrations"),
+            message="changes nothing: there are no migrations at the top of the file",
+            hint="for example migrations: migrations/ there",
+        )
     use = migration_sections.resolved(definition.migrations, environment.migrations)
     if use is None or use.database in environment.config:
         return
     forms = {one.name: one.as_file for one in gates.secrets(environment)}
     if forms.get(use.database) is False:
         return
-    where = ("migrations",)
+    where: Where = ("environments", name) if name in definition.environments else ("migrations",)
     if use.database in forms:
         message = f"{name} has {use.database} as a file; migrations need it as a variable"
         yield Fault(where=where, message=message, hint=f"environments.{name}.secrets: [{use.database}]")
@@ -86,6 +97,18 @@ def _database_faults(
         message=f"{name} does not say where its database is: it has no {use.database}",
         hint=f"environments.{name}: {{secrets: [{use.database}]}}, or migrations: off there",
     )
+
+
+def _may_name_database(where: Where, environment: str) -> bool:
+    """Whether what was cut out here may have said it: what nobody could read is no second mistake."""
+    match where:
+        case ("migrations",) | ("migrations", "database") | ("environments",):
+            return True
+        case ("environments", name):
+            return environment in (name, ONLY_ENVIRONMENT)  # which stands in when none is left
+        case ("environments", name, "config" | "secrets" | "migrations", *_):
+            return name == environment
+    return False
 
 
 def declared(definition: ManifestSection) -> tuple[DeclaredService, ...]:

@@ -6,6 +6,7 @@ a section in which nothing is written is one without keys. Neighbours: `definiti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,6 +42,8 @@ class Section(BaseModel):
 
     later: ClassVar[frozenset[str]] = frozenset()
     """Keys that a later version has."""
+    hints: ClassVar[Mapping[str, str]] = {}
+    """Keys that are looked for here in vain, with what to do instead."""
 
     @classmethod
     def by_key(cls) -> dict[str, FieldInfo]:

@@ -58,13 +58,22 @@ def test_environment_changes_parts_of_it() -> None:
     [
         ("migrations: db", "", "production does not say where its database is: it has no DATABASE_URL"),
         ("migrations: db", "secrets: [DATABASE_URL: file]", "as a file; migrations need it as a variable"),
-        ("migrations: {path: db, tool: alembic}", "", "is not in this version of Tidegate"),
+        ("migrations: {path: db, tool: alembic}", "", "only SQL files are run yet"),
+        ("migrations: {path: db, command: ./migrate}", "", "only SQL files are run yet, and no command"),
+        ("migrations: off", "", "should be a folder such as migrations/, not 'off'"),
+        ("migrations: true", "", "an environment without a database says migrations: off"),
+        ("migrations: [db]", "", "migrations: line 4: should be a mapping, not a list"),
         ("migrations: {path: ../db}", "", "migrations.path"),
         ("migrations: {database: X}", "", "migrations.path"),
         ("migrations: {path: db, hold: 61s}", "", "whole seconds, 1s to 60s"),
         ("migrations: {path: db, hold: 500ms}", "", "whole seconds, 1s to 60s"),
+        ("migrations: {path: db, hold: 0s}", "", "whole seconds, 1s to 60s"),
+        ("migrations: {path: db, hold: 1m}", "", "whole seconds, 1s to 60s, not '1m'"),
         ("", "migrations: db/", "should be off, or keys such as contract_after: below it"),
         ("", "migrations: [db]", "not a list"),
+        ("", "migrations: {tool: django}", "only SQL files are run yet"),
+        ("migrations: db", "migrations: {path: other}", "all environments are brought the same scripts"),
+        ("", "migrations: {hold: 5s}", "changes nothing: there are no migrations at the top of the file"),
         ("services: {web: {run: ./web, migrations: db}}", "", "does not stand here"),
     ],
 )
@@ -80,3 +89,33 @@ def test_other_environments_are_named_each() -> None:
     text = f"{APP}migrations: db\nenvironments:\n  a: {{secrets: [DATABASE_URL]}}\n  b: {{}}\n  c: {{}}\n"
     found = [one for one in mistakes(text) if "does not say where its database is" in one]
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("top", "environments", "wrong"),
+    [
+        ("migrations: db", "production: {secrets: [DATABASE-URL]}", "environments.production.secrets"),
+        ("migrations: db", "production: {config: {DATABASE_URL: [a]}}", "production.config.DATABASE_URL"),
+        ("migrations: db", "production: {migrations: {database: 9x}}", "production.migrations.database"),
+        ("migrations: db", "production: {migrations: {run: x}}", "environments.production.migrations.run"),
+        ("migrations: db", "production: x", "environments.production"),
+        ("migrations: db", "Prod: {secrets: [DATABASE_URL]}", "environments.Prod"),
+        ("migrations: {path: db, database: 9x}", "production: {secrets: [X]}", "migrations.database"),
+        ("migrations: off", "production: {migrations: {hold: 5s}}", "migrations"),
+    ],
+)
+def test_what_cannot_be_read_is_no_second_mistake(top: str, environments: str, wrong: str) -> None:
+    """The address may be what was written wrong: it is not said to be missing, too."""
+    (found,) = mistakes(f"{APP}{top}\nenvironments:\n  {environments}\n")
+    assert f"{wrong}: " in found
+
+
+def test_other_mistakes_hide_no_missing_address() -> None:
+    """Of another environment, or of the folder: one run tells all."""
+    environments = "a: {secrets: [DATABASE-URL]}\n  b: {}"
+    found = mistakes(f"{APP}migrations: {{hold: 5s}}\nenvironments:\n  {environments}\n")
+    assert [one.partition(": ")[0] for one in found] == [
+        "migrations.path",
+        "environments.a.secrets",
+        "environments.b",
+    ]
