@@ -34,6 +34,9 @@ services:
   # worker:
   #   run: ./bin/worker
 
+# Scripts that change the database, each with its way back: docs/how-to/migrations.md
+# migrations: migrations/
+
 # A release passes them in this order.
 environments:
   # Everybody moves at once. Each environment needs its own host.
@@ -49,6 +52,8 @@ environments:
     # Variables of all services in this environment.
     config:
       LOG_LEVEL: info
+    # Their values come from `tide secret set`; migrations find the database by this one.
+    # secrets: [DATABASE_URL]
 """
 
 _ANY_HOST = "*"

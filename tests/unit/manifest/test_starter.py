@@ -6,6 +6,7 @@ import pytest
 
 from tidegate import manifest
 from tidegate.core.model import CheckKind, StrategyKind
+from tidegate.errors import ManifestError
 
 
 def test_starter_is_valid() -> None:
@@ -16,6 +17,20 @@ def test_starter_is_valid() -> None:
         ("test", StrategyKind.SWITCH),
         ("production", StrategyKind.CANARY),
     ]
+
+
+def test_starter_grows_a_database_by_two_lines() -> None:
+    """The comments that speak of migrations are what has to be written, in their places."""
+    text = (
+        manifest.example("shop").replace("# migrations: ", "migrations: ").replace("# secrets: ", "secrets: ")
+    )
+    with pytest.raises(ManifestError) as refusal:
+        manifest.parse(text)
+    (problem,) = refusal.value.problems
+    assert problem.message.endswith("test does not say where its database is: it has no DATABASE_URL")
+    parsed = manifest.parse(text.replace("  test:\n", "  test:\n    migrations: off\n"))
+    (_, test), (_, production) = parsed.environments
+    assert (test.migrations, production.migrations and production.migrations.path) == (None, "migrations")
 
 
 def test_starter_holds_what_was_found() -> None:
