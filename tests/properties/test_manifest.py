@@ -69,6 +69,9 @@ KEYS = st.sampled_from(
         "from",
         "until",
         "zone",
+        "migrations",
+        "database",
+        "contract_after",
         "image",
         "<<",
         "web",
@@ -214,6 +217,15 @@ GATES: dict[str, st.SearchStrategy[Any]] = {
     "secrets": st.lists(SECRETS, max_size=4, unique=True)
     | st.dictionaries(SECRETS, st.sampled_from(["file", "variable"]), max_size=4),
 }
+#: No secret and no variable of the strategies above is called so.
+DATABASES = st.sampled_from(["DATABASE_URL", "SHOP_URL"])
+PLANS = {"contract_after": DURATIONS, "hold": st.integers(1, 60).map("{}s".format)}
+MIGRATIONS = st.sampled_from(["migrations/", "db"]) | st.fixed_dictionaries(
+    {"path": st.sampled_from(["migrations/", "a/b"])}, optional={"database": DATABASES, **PLANS}
+)
+MIGRATIONS_HERE = st.just("off") | st.fixed_dictionaries(
+    {}, optional={"run": st.booleans(), "database": DATABASES, **PLANS}
+)
 SHARES = st.lists(st.integers(1, FULL_EXPOSURE - 1), min_size=1, max_size=5, unique=True).map(sorted)
 
 
@@ -281,13 +293,31 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
                 },
             )
         )
-    return {
+    whole = {
         "app": draw(NAMES),
         "artifact": {"package": "dist"},
         "services": written,
         "environments": environments,
         "analysis": draw(ANALYSES),
     }
+    return draw(with_databases(whole))
+
+
+@st.composite
+def with_databases(draw: st.DrawFn, whole: dict[str, Any]) -> dict[str, Any]:
+    """Perhaps with migrations: environments may say what is different, and all know both databases."""
+    written = draw(st.none() | MIGRATIONS)
+    if written is None or not whole["environments"]:
+        return whole
+    for section in whole["environments"].values():
+        section["config"] = section.get("config", {}) | {"DATABASE_URL": draw(TEXTS)}
+        secrets = section.get("secrets", [])
+        section["secrets"] = (
+            [*secrets, "SHOP_URL"] if isinstance(secrets, list) else secrets | {"SHOP_URL": "variable"}
+        )
+        if draw(st.booleans()):
+            section["migrations"] = draw(MIGRATIONS_HERE)
+    return whole | {"migrations": written}
 
 
 @given(files())
@@ -306,6 +336,7 @@ def test_valid_files_mean_what_they_say(file: dict[str, Any]) -> None:
         assert environment.analysis.enabled == _judged(written.get("analysis", {}), file["analysis"])
         _services_as_written(environment, file["services"])
         _gates_as_written(environment, written)
+        _migrations_as_written(environment, written.get("migrations", {}), file.get("migrations"))
         _ends_with_everybody(environment)
 
 
@@ -347,6 +378,26 @@ def _gates_as_written(environment: EnvironmentSpec, written: dict[str, Any]) -> 
     files = {name for name, form in secrets.items() if form == "file"} if isinstance(secrets, dict) else set()
     assert [use.name for use in environment.secrets] == sorted(secrets)
     assert {use.name for use in environment.secrets if use.as_file} == files
+
+
+def _migrations_as_written(environment: EnvironmentSpec, here: Any, everywhere: Any) -> None:
+    use = environment.migrations
+    if everywhere is None or here == "off" or not here.get("run", True):
+        assert use is None
+        return
+    assert use is not None
+    wanted = {"database": "DATABASE_URL", "hold": "15s", "contract_after": "24h"}
+    wanted |= {"path": everywhere} if isinstance(everywhere, str) else everywhere
+    wanted |= here
+    assert use.path == wanted["path"].removesuffix("/")
+    assert (use.database, f"{use.hold_s}s") == (wanted["database"], wanted["hold"])
+    assert use.contract_after_s == pytest.approx(_seconds(wanted["contract_after"]))
+
+
+def _seconds(duration: str) -> float:
+    units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    number = duration.rstrip("msdh")
+    return int(number) * units[duration[len(number) :]]
 
 
 def _ends_with_everybody(environment: EnvironmentSpec) -> None:
