@@ -160,17 +160,17 @@ class Workshop:
                     self.marks.end(push.id)
                     if account is not None:
                         self.marks.end_user(account[0])
-            package = _inside(room.source, base / parsed.artifact.package)
-            digest = self._packed(package, log)
-            self.scripts(package, parsed)
+            digest = self._packed(_inside(room.source, base / parsed.artifact.package), parsed, log)
         finally:
             self.checkouts.remove(room.root)
         return Built(manifest=parsed, digest=digest)
 
-    def _packed(self, folder: Path, log: Log) -> str:
+    def _packed(self, folder: Path, parsed: Manifest, log: Log) -> str:
         with tempfile.TemporaryFile() as archive:
             packed = self.pack(folder, archive)
             log(f"package  {packed.files} files, {packed.size_bytes / 1e6:.1f} MB, {packed.digest}")
+            # Packing has refused links that lead out of the folder: no file of ours is read as a script.
+            self.scripts(folder, parsed)
             archive.seek(0)
             self.content.add(archive, digest=packed.digest)
             return packed.digest

@@ -17,8 +17,11 @@ from tidegate.migrators import scripts
 def check(package: Path, environments: Iterable[tuple[str, EnvironmentSpec]]) -> None:
     """Read all migrations that environments use. `package`: its folder.
 
-    Raises MigrationError: all that is wrong, by file; StorageError: they cannot be read.
+    Raises MigrationError: all that is wrong, by file; StorageError: they cannot be read. A package that is
+    not there is left to whoever packs it.
     """
+    if not package.is_dir():
+        return
     folders = {spec.migrations.path for _, spec in environments if spec.migrations is not None}
     for folder in sorted(folders):
         place = (package / folder).resolve()

@@ -15,6 +15,7 @@ from tidegate import errors, ports
 from tidegate.core import model
 from tidegate.engine import builds, workshop
 from tidegate.engine.operations import Asked
+from tidegate.manifest import Manifest
 from tidegate.pushes import How, OnPush, Push, PushState, Source
 from tidegate.store.sources import SqliteSources
 from tidegate.store.sqlite import SqliteStore
@@ -59,6 +60,8 @@ class Shop:
     environments: list[dict[str, str]] = field(default_factory=list)
     ended: list[int | None] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
+    bad_scripts: dict[str, errors.TidegateError] = field(default_factory=dict)
+    """By revision."""
     cleared: int = 0
     _revision: str = ""
 
@@ -100,6 +103,11 @@ class Shop:
         archive.write(b"packed")
         digest = self.digests.get(self._revision, f"sha256:{self._revision[:8]:0>64}")
         return dataclasses.make_dataclass("P", ["digest", "size_bytes", "files"])(digest, 6, 1)
+
+    def scripts(self, folder: Path, _manifest: Manifest) -> None:
+        assert folder.name == "dist"
+        if self._revision in self.bad_scripts:
+            raise self.bad_scripts[self._revision]
 
     def add(self, stream: IO[bytes], *, digest: str | None = None) -> object:
         assert stream.read() == b"packed"
@@ -152,6 +160,7 @@ class World:
             build=self.shop.build,
             pack=self.shop.pack,
             content=self.shop,
+            scripts=self.shop.scripts,
             marks=workshop.Marks(variable="MARK", value=str, end=self.shop.ended.append),
         )
         parts = builds.Parts(
@@ -245,6 +254,21 @@ def test_failed_build_says_why_and_holds_up_nobody(world: World) -> None:
     assert world.look(good).promotion is not None
     assert world.shop.rooms == []
     assert bad.id in world.shop.ended
+
+
+def test_bad_scripts_end_a_push_before_anything_is_kept(world: World) -> None:
+    """The push says all that is wrong with the migrations; there is no package and no release of it."""
+    problems = (errors.Problem("0001_a", "has no up script"), errors.Problem("0002_b", "has no down script"))
+    world.shop.bad_scripts["a" * 40] = errors.MigrationError(problems)
+    bad, good = world.push("a"), world.push("b")
+    world.steps(4)
+    seen = world.look(bad)
+    assert (seen.state, seen.release) == (PushState.FAILED, None)
+    assert "0001_a: has no up script" in seen.detail
+    assert any("0002_b: has no down script" in line for line in world.lines.kept[bad.id])
+    assert world.look(good).release == 1
+    assert len(world.shop.added) == 1
+    assert world.shop.rooms == []
 
 
 def test_one_push_of_an_app_is_built_at_a_time(world: World) -> None:
