@@ -116,9 +116,9 @@ class Promotion:
     group: tuple[str, ...] = ()
     """Apps that go back together, in order."""
     supersede: bool = False
+    """A rollout that is in its way is aborted, not waited for."""
     accepted: tuple[str, ...] = ()
     """See `RolloutRequest`."""
-    """A rollout that is in its way is aborted, not waited for."""
     rollout: int | None = None
     """Of this promotion, in `environment`."""
     queued: bool = False

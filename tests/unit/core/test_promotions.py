@@ -11,6 +11,7 @@ from tests.support.builders import COMMAND, WEB, digest, spec, worker
 from tidegate.core import model, strategy
 from tidegate.core.model import Approvals, EnvironmentSpec, Freeze, Limits, SecretUse, Smoke, Verify
 from tidegate.core.promotions import KEPT, Ended, PipelineState, Promotion, Soak, identity
+from tidegate.core.schemas import MigrationsUse
 
 
 def release(of: EnvironmentSpec, **changes: Any) -> model.Release:
@@ -34,6 +35,7 @@ IS_ANOTHER: Final = {
     "needs of another app": spec(replace(WEB, foreign=("accounts/api",)), worker()),
     "check": spec(replace(WEB, check=COMMAND), worker()),
     "verify": spec(WEB, worker(), verify=Verify(run=("./smoke",))),
+    "migrations": spec(WEB, worker(), migrations=MigrationsUse(path="db", database="URL")),
 }
 
 #: What belongs to an environment.
@@ -60,6 +62,15 @@ def test_what_runs_otherwise_is_another(changed: EnvironmentSpec) -> None:
 def test_what_belongs_to_an_environment_does_not_matter(changed: EnvironmentSpec) -> None:
     """A release that changes nothing else need not start over."""
     assert identity(release(changed)) == identity(release(BASE))
+
+
+def test_other_scripts_are_another_and_another_database_is_not() -> None:
+    """The folder is of the package; which database, and when, belongs to an environment."""
+    use = MigrationsUse(path="db", database="URL")
+    elsewhere = replace(use, database="OTHER_URL", contract_after_s=1.0, hold_s=1)
+    known = identity(release(spec(WEB, migrations=use)))
+    assert identity(release(spec(WEB, migrations=elsewhere))) == known
+    assert identity(release(spec(WEB, migrations=replace(use, path="other")))) != known
 
 
 def test_rebuilt_artifact_is_another() -> None:
