@@ -43,7 +43,7 @@ class MigrationsSection(Section):
     package, `0007_add_email.up.sql` and `0007_add_email.down.sql`.
     """
 
-    later = frozenset(_RUNNERS)
+    later = frozenset({"tool"})
     hints = _RUNNERS
 
     path: scalars.Folder = key("Folder in the package with the SQL files.", "migrations/")
@@ -85,7 +85,7 @@ Migrations = Annotated[
 class MigrationsHereSection(Section):
     """What is different about migrations in one environment. Short form: `migrations: off`."""
 
-    later = frozenset(_RUNNERS)
+    later = frozenset({"tool"})
     hints = _IN_AN_ENVIRONMENT
 
     run: scalars.Flag = key(
