@@ -236,3 +236,46 @@ def test_bad_scripts_never_become_a_release(shop: Shop) -> None:
     assert "0002_two.up.sql: line 1: BEGIN begins or ends a transaction" in done.err
     assert "0002_two: has the number of 0002_half" in done.err
     assert shop.app.run("releases", "--json").json == []
+
+
+def test_what_is_agreed_to_goes_through_the_whole_pipeline(idle: Tide) -> None:
+    """Said once, it counts in each environment, and the audit log has it; what is no id is refused."""
+    idle.ok("up", "--run-as", "same")
+    folder = idle.root / "data"
+    folder.mkdir()
+    web = sample.service("web", run=f"{sys.executable} app.py")
+    app = idle.app(
+        "shop",
+        migrations="migrations/",
+        services={"web": web},
+        environments={
+            name: {
+                "strategy": "switch",
+                "config": {"DATABASE_URL": f"sqlite:///{folder / name}.db"},
+                "services": {"web": {"route": f"{name}.test"}},
+            }
+            for name in ("test", "production")
+        },
+    )
+    versions = history("sqlite")[:1]
+    database_app.write(app.folder / "dist", versions)
+    app.ok("deploy")
+    drop = Version(
+        statements=versions[0].statements, migrations=(("0002_drop", "DELETE FROM users;", "SELECT 1;"),)
+    )
+    database_app.write(app.folder / "dist", (*versions, drop))
+    nonsense = app.run("deploy", "--release", "r1", "--accept-irreversible", "drop it")
+    assert nonsense.status == 2
+    app.ok("deploy", "--accept-irreversible", "0002_drop")
+    for name in ("test", "production"):
+        shown = app.ok("migrate", "status", name, "--json").json
+        assert [m["id"] for m in shown["applied"]] == ["0001_users", "0002_drop"]
+    emergency = ("--emergency", "checkout is down", "--accept-irreversible", "0002_drop")
+    app.run("deploy", "--release", "r2", *emergency)
+    app.run("rollback", "test", "--no-wait", "--accept-loss", "0002_drop", "--accept-loss", "0003_x")
+    told = {(entry["action"], entry["detail"]) for entry in app.ok("audit", "--json").json}
+    assert told >= {
+        ("deploy", "agreed to 0002_drop"),
+        ("deploy", "checkout is down; agreed to 0002_drop"),
+        ("rollback", "agreed to 0002_drop, 0003_x"),
+    }

@@ -311,7 +311,8 @@ def _add_rollouts(app: FastAPI, context: Context) -> None:
 
     @app.post(f"{ENVIRONMENT}/deploy", status_code=202)
     def deploy(key: Key, body: Deploy, asker: Asking, note: Noting) -> pipeline_schemas.Accepted:
-        note.release, note.detail = body.release, body.emergency or _agreed(body.accepted)
+        said = (body.emergency, _agreed(body.accepted))
+        note.release, note.detail = body.release, "; ".join(filter(None, said))
         if body.emergency:
             asker.demand(roles.Action.EMERGENCY, key.app, key.environment)
         asked = operations.Asked(
