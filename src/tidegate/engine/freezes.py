@@ -75,7 +75,11 @@ def _first(wall: dt.datetime, zone: zoneinfo.ZoneInfo) -> float:
 def _last(wall: dt.datetime, zone: zoneinfo.ZoneInfo) -> float:
     """The end of the last moment at which the clock shows less than this."""
     earlier, later = _both(wall, zone)
-    return later if earlier <= later else _jump(wall, zone, later, earlier)
+    if earlier > later:
+        return _jump(wall, zone, later, earlier)
+    # Put back to this very time, the clock shows no less before it comes again.
+    shown = dt.datetime.fromtimestamp(later - 1, zone).replace(tzinfo=None)
+    return later if shown < wall else earlier
 
 
 def _both(wall: dt.datetime, zone: zoneinfo.ZoneInfo) -> tuple[float, float]:

@@ -51,8 +51,10 @@ def test_weekend_in_which_the_clock_is_changed_ends_by_the_new_time() -> None:
         (("2026-03-29T02:15", "2026-03-29T03:30"), "2026-03-29T01:00+00:00", "2026-03-29T01:30+00:00"),
         # It goes from 03:00 back to 02:00 at 01:00 UTC: from the first 02:30 to the second 02:45.
         (("2026-10-25T02:30", "2026-10-25T02:45"), "2026-10-25T00:30+00:00", "2026-10-25T01:45+00:00"),
+        # Until the time that it is put back to: nothing before it comes again.
+        (("2026-10-25T01:30", "2026-10-25T02:00"), "2026-10-24T23:30+00:00", "2026-10-25T00:00+00:00"),
     ],
-    ids=["ends in the hour left out", "begins in it", "in the hour that comes twice"],
+    ids=["ends in the hour left out", "begins in it", "in the hour that comes twice", "just before it"],
 )
 def test_nights_on_which_the_clock_is_changed(window: tuple[str, str], first: str, last: str) -> None:
     """An hour that is left out ends or begins where the clock jumps; one that comes twice is all frozen."""
