@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -236,9 +236,12 @@ def _discreetly(url: str) -> Callable[[str], str]:
     return told
 
 
-def _end_with(orders: BinaryIO) -> None:
-    """Wait until whoever gave the order has gone, and go too: whatever is open is rolled back."""
-    while orders.read(1):
+def _end_with(orders: int) -> None:
+    """Wait until whoever gave the order has gone, and go too: whatever is open is rolled back.
+
+    `orders`: a descriptor, since a thread that waits in a buffered reader would hold up the end.
+    """
+    while os.read(orders, 1):
         pass
     os._exit(1)
 
@@ -265,7 +268,7 @@ def main() -> int:
         places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors(include_input=False))
         _say({"error": {"kind": "request", "message": f"The order is not valid: {places}.", "hint": None}})
         return 2
-    threading.Thread(target=_end_with, args=(orders,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(orders.fileno(),), daemon=True).start()
     told = _discreetly(order.url)
     try:
         if order.user is not None:
@@ -283,6 +286,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    os._exit(status)  # the thread that waits for the input would hold up the interpreter
+    sys.exit(main())

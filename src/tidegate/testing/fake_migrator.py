@@ -32,6 +32,11 @@ class Database:
     on_step: Callable[[Step], None] = _nobody
     """Called when a step has landed."""
 
+    def can(self, step: Step, offered: tuple[Migration, ...]) -> bool:
+        """Whether there is a script for it, or nothing to do."""
+        known = {one.id for one in (*self.applied, *offered)}
+        return step.direction is Direction.DOWN or step.id in known
+
     def do(self, step: Step, offered: tuple[Migration, ...]) -> None:
         """Exactly once: what is so already is no step."""
         there = next((one for one in self.applied if one.id == step.id), None)
@@ -141,6 +146,8 @@ class FakeMigrator:
         while one.state is JobState.RUNNING and now_s - one.began_s >= piece_s * (one.done + 1):
             if database.fence > one.job.fence and steps:
                 self._end(database, one, "a newer job was at this database")
+            elif one.done < len(steps) and not database.can(steps[one.done], offered):
+                self._end(database, one, f"The release has no migration {steps[one.done].id}.")
             elif one.done == len(steps):
                 self._end(database, one, self._fails(one.job))
             else:

@@ -118,3 +118,55 @@ def test_order_that_is_none_is_refused_without_repeating_it(text: str, places: s
     status, said = work(text)
     assert (status, said[0]["error"]["message"]) == (2, f"The order is not valid: {places}.")
     assert "hunter2" not in json.dumps(said)
+
+
+def test_study_tries_out_what_is_new_and_says_what_stands(database: Database, folder: Path) -> None:
+    """One migration works both ways, the next cannot be applied; what is known is not tried again."""
+    status, said = work(order(database, folder))
+    offered = said[-1]["study"]["offered"]
+    assert (status, [(one["id"], one["applies"]) for one in offered]) == (
+        0,
+        [("0001_users", True), ("0002_bad", False)],
+    )
+    first, second = said[-1]["proofs"]
+    assert (first["revert"], second["fp_after"]) == ("exact", "")
+    status, again = work({**order(database, folder), "proofs": [first, second]})
+    assert again[-1]["study"] == said[-1]["study"]
+    status, untried = work({**order(database, folder), "tries": False})
+    assert all(one["why"].startswith("not tried on this schema") for one in untried[-1]["study"]["offered"])
+
+
+def test_people_ask_and_say_what_only_they_know(database: Database, folder: Path) -> None:
+    """What stands, a schema that somebody has changed, and a doubt that there is none of."""
+    assert work(order(database, folder, "0001_users up"))[0] == 0
+    _, said = work({**order(database, folder), "action": "look"})
+    assert [row["id"] for row in said[-1]["rows"]] == ["0001_users"]
+    with closing(database.open()) as session:
+        session.rows("CREATE TABLE byhand (id integer)")
+    status, said = work(order(database, folder))
+    assert (status, "somebody else has changed it" in said[-1]["error"]["message"]) == (2, True)
+    _, said = work({**order(database, folder), "action": "adopt", "why": "a report"})
+    assert (said[-1]["drifted"], said[-1]["events"][0]["detail"]) == (False, "a report")
+    status, said = work(
+        {**order(database, folder), "action": "resolve", "id": "0001_users", "finished": True}
+    )
+    assert (status, said[-1]["error"]["message"]) == (2, "No statement of 0001_users is in doubt.")
+
+
+def test_worker_ends_with_whoever_gave_the_order(database: Database, folder: Path) -> None:
+    """Also while it waits: an order of yesterday is not carried out today."""
+    with closing(database.open()):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tidegate.migrators.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        if database.server is None:
+            folder = folder.with_name("nowhere")
+        line = json.dumps(order(database, folder, "0001_users up")).encode() + b"\n"
+        process.communicate(line, timeout=30)
+    assert process.returncode in (1, 2)
+
+
+def test_folder_that_is_not_in_the_package_is_told(database: Database, folder: Path) -> None:
+    """And which key of the manifest names it."""
+    status, said = work(order(database, folder.with_name("nowhere")))
+    assert (status, said[-1]["error"]["message"]) == (2, "The package of r0 has no folder nowhere.")
